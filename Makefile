@@ -1,0 +1,43 @@
+# Every target sets itself up: an environment in .venv with the pinned versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   train, prove and ask a judge on the shipped examples, offline"
+	@echo "make test   everything CI runs: style, types, import contracts, tests"
+	@echo "make check  style, types and import contracts only"
+	@echo "make bench  measure speed and quality (needs the labelled data beside the project; see benchmarks/README.md)"
+
+$(VENV)/run: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("snapjudge needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'
+	@touch $@
+
+demo: $(VENV)/run
+	$(BIN)/snapjudge demo --out judges
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

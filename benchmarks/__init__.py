@@ -1,0 +1,1 @@
+"""Measurements; each script names what it measures and writes to benchmarks/results."""

@@ -1,0 +1,1 @@
+"""The command line: parse, call a flow, print. Holds no logic of its own."""

@@ -1,0 +1,113 @@
+"""What all commands share: errors shown with their next step, progress on standard error, results as text or JSON."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from snapjudge.errors import Interrupted, SnapjudgeError
+
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False, soft_wrap=True)
+EXIT_GATE, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def shown_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Show a SnapjudgeError as message and next step, and leave with its exit status."""
+    try:
+        yield
+    except SnapjudgeError as error:
+        fail(error, as_json=as_json)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "transformers", "scipy", "sklearn", "jinja2", "pyarrow"):
+            raise
+        errors.print(
+            f"[red]error[/red] this command needs the local models, and {error.name} is not installed\n[dim]next:[/dim] pip install 'snapjudge[local]'"
+        )
+        raise typer.Exit(EXIT_ERROR) from error
+
+
+def fail(error: SnapjudgeError, *, as_json: bool) -> NoReturn:
+    """Print an error and leave."""
+    if as_json:
+        sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False, default=str) + "\n")
+    else:
+        errors.print("[red]error[/red]", end=" ")
+        errors.print(error.message, markup=False)
+        if error.hint:
+            errors.print("[dim]next:[/dim]", end=" ")
+            errors.print(error.hint, markup=False)
+    raise typer.Exit(EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_ERROR)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+class Bars:
+    """Progress bars with the time left, on standard error; one bar a stage."""
+
+    def __init__(self) -> None:
+        columns = [
+            SpinnerColumn(),
+            TextColumn("{task.description:<16}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        ]
+        self._progress = Progress(*columns, console=errors)
+        self._task: Any = None
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start(self, stage: str, total: int) -> None:
+        """A new bar; the one before stays as it is."""
+        if self._task is not None:
+            self._progress.stop_task(self._task)
+        self._task = self._progress.add_task(stage, total=total or None, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Move the current bar."""
+        if self._task is not None:
+            self._progress.update(self._task, advance=steps)
+            if note:
+                self._progress.update(self._task, note=note)
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(f"[yellow]note[/yellow] {text}")
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for a stop at the next safe place; a second one stops at once."""
+    asked = False
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        errors.print("[yellow]stopping[/yellow] at the next safe place; Ctrl-C again stops at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

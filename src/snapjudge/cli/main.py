@@ -1,0 +1,40 @@
+"""The snapjudge command."""
+
+from typing import Annotated
+
+import typer
+
+from snapjudge import __version__
+from snapjudge.cli import ask, demo, metric, prove, score, show, train
+
+app = typer.Typer(
+    name="snapjudge",
+    help="Train, prove and use single-token judges: small adapters that answer one question about LLM traffic in one forward pass.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train.train)
+app.command()(prove.prove)
+app.command()(show.show)
+app.command()(score.score)
+app.command()(ask.ask)
+app.command()(metric.words)
+app.command()(demo.demo)
+app.add_typer(metric.app, name="metric")
+
+
+@app.callback(invoke_without_command=True)
+def version(show_version: Annotated[bool, typer.Option("--version", help="print the version and leave")] = False) -> None:
+    """Options of the command itself."""
+    if show_version:
+        typer.echo(f"snapjudge {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point; a broken pipe on standard output (`| head`) ends the command quietly."""
+    try:
+        app()
+    except BrokenPipeError:
+        raise SystemExit(0) from None

@@ -1,0 +1,35 @@
+"""snapjudge score: a file through one or several judges."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snapjudge.cli.console import Bars, errors, print_json, shown_errors, stop_on_interrupt
+
+
+def score(
+    source: Annotated[str, typer.Argument(metavar="IN", help="records to judge: .jsonl, .csv, .tsv, .parquet, or - for JSON lines on standard input")],
+    judge: Annotated[list[str], typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")],
+    out: Annotated[str, typer.Option("--out", help="JSON lines to write, or - for standard output")] = "-",
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output file")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="drop an interrupted output and start over")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print a summary as JSON (with --out FILE)")] = False,
+) -> None:
+    """Score a file line by line; a line that cannot be judged gets an abstention with its reason. Killed, the same command goes on."""
+    with shown_errors(as_json=as_json):
+        from snapjudge.curate.read import parse_map
+        from snapjudge.flows.score_file import ScoreRequest, score_file
+        from snapjudge.judge import Panel
+
+        names = [name for part in judge for name in part.split(",") if name]
+        request = ScoreRequest(None if source == "-" else Path(source), None if out == "-" else Path(out), parse_map(mapping or ()), overwrite, restart)
+        panel = Panel.load(names, backbone=backbone)
+        with stop_on_interrupt() as stop, Bars() as bars:
+            result = score_file(panel, request, bars, stop)
+        if as_json and out != "-":
+            print_json({**vars(result), "out": out})
+        elif out != "-":
+            errors.print(f"{result.records} records scored ({result.resumed} before), {result.flagged} judgements flagged, {result.abstained} abstained; {out}")

@@ -1,0 +1,57 @@
+"""snapjudge train: from a metric file and labelled examples to a proven judge."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snapjudge.cli.console import EXIT_GATE, Bars, output, print_json, shown_errors, stop_on_interrupt
+
+
+def train(
+    metric: Annotated[Path, typer.Argument(help="the metric file (YAML)")],
+    data: Annotated[list[Path], typer.Option("--data", help="labelled examples: .jsonl, .csv, .tsv, .parquet; may be repeated")],
+    out: Annotated[Path, typer.Option("--out", help="folder for judges; the bundle becomes OUT/NAME/VERSION")] = Path("judges"),
+    test: Annotated[list[Path] | None, typer.Option("--test", help="a test file of its own instead of a split of the data; may be repeated")] = None,
+    backbone: Annotated[str, typer.Option("--backbone", help="mini, a local model folder, or a hub name")] = "mini",
+    scope: Annotated[str, typer.Option("--scope", help="auto, readout or all")] = "auto",
+    threshold: Annotated[str | None, typer.Option("--threshold", help="threshold rule such as fpr<=0.02@95%, instead of the metric's")] = None,
+    prevalence: Annotated[float | None, typer.Option("--prevalence", help="share of the flagged label where the judge will run")] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option("--gate", help="a figure that must be reached, such as f1>=0.9 or auroc.low>=0.85; exit status 1 if not")
+    ] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
+    rate: Annotated[float, typer.Option("--rate", help="peak learning rate to begin with")] = 1e-3,
+    rank: Annotated[int, typer.Option("--rank", help="LoRA rank")] = 16,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="number of epochs instead of the automatic one")] = None,
+    batch: Annotated[int, typer.Option("--batch", help="examples per step")] = 32,
+    seed: Annotated[int, typer.Option("--seed", help="for splits, batches and initial weights")] = 0,
+    cache_gb: Annotated[float, typer.Option("--cache-gb", help="content states kept in memory, GiB; the rest goes to a file")] = 2.0,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when test texts are in the training data")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="drop an interrupted training and start over")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Train, calibrate and prove a judge; write its bundle and report."""
+    with shown_errors(as_json=as_json):
+        from snapjudge.cli.settings import training_config
+        from snapjudge.cli.tables import print_proof
+        from snapjudge.core.rules import Gate
+        from snapjudge.curate.read import parse_map
+        from snapjudge.flows.train_judge import TrainRequest, train_judge
+
+        fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
+        config = training_config(scope=scope, backbone=backbone, threshold=threshold, prevalence=prevalence, allow_leak=allow_leak, fit=fit)
+        gates = [Gate.parse(text) for text in gate or ()]
+        request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, resume, restart)
+        with stop_on_interrupt() as stop, Bars() as bars:
+            result = train_judge(request, config, bars, stop)
+        if as_json:
+            figures = {name: figure.model_dump() for name, figure in result.proof.judge_figures.items()}
+            found = {"judge": result.judge, "folder": str(result.folder), "seconds": round(result.seconds, 1), "figures": figures}
+            print_json({**found, "gates": [one.model_dump() for one in result.proof.gates], "notes": list(result.proof.notes)})
+        else:
+            print_proof(result.proof)
+            output.print(f"judge  {result.judge} in {result.folder} ({result.seconds:.0f} s)\nreport {result.folder / 'report.html'}")
+        if result.proof.failed_gates:
+            raise typer.Exit(EXIT_GATE)

@@ -1,0 +1,105 @@
+"""Calibration: the fitted map from raw label probabilities to calibrated ones, applied in every path.
+
+Pure scalar arithmetic, so that an example gets the bitwise same probability wherever it is scored. Knows nothing of fitting: that is
+`prove.calibrators`.
+
+With l_c the raw log-probabilities of the labels:
+    identity     l_c
+    temperature  l_c / t                                            (Guo et al., 2017)
+    platt        binary: a m + b on the margin m = l_1 - l_0 of the first label; else  a l_c + b_c   (Platt, 1999)
+    beta         binary: a ln p - b ln(1 - p) + c on p of the first label    (Kull et al., 2017)
+    isotonic     binary: the logit of a step-free interpolation through (margin, probability) knots  (Zadrozny & Elkan, 2002)
+Then, where a prevalence is stated, the logits move by ln(stated / trained) per label (prior shift; Saerens et al., 2002).
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.rules import ThresholdRule
+
+CalibrationKind = Literal["identity", "temperature", "platt", "beta", "isotonic"]
+_FLOOR = 1e-12
+
+
+def softmax(logits: Sequence[float]) -> tuple[float, ...]:
+    """Probabilities that sum to 1 in float64; the largest logit is taken off first."""
+    top = max(logits)
+    weights = [math.exp(value - top) for value in logits]
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+class Threshold(Frozen):
+    """The score at or above which a judgement is flagged, and the promise it carries.
+
+    `guaranteed` is False when the data could not support the rule; then `value` is the fallback and `needed` says how many more labels
+    of the counted class the rule would take.
+    """
+
+    value: float
+    rule: ThresholdRule | None = None
+    guaranteed: bool = False
+    counted: int = 0
+    needed: int = 0
+
+
+class Calibration(Frozen):
+    """A fitted map on label log-probabilities and the thresholds chosen after it."""
+
+    kind: CalibrationKind = "identity"
+    parameters: tuple[float, ...] = ()
+    knots: tuple[tuple[float, float], ...] = ()
+    prior_shift: tuple[float, ...] = ()
+    prevalence: tuple[float, ...] = ()
+    log_loss: dict[str, float] = Field(default={}, description="cross-validated, per kind tried")
+    examples: int = 0
+    threshold: Threshold = Threshold(value=0.5)
+
+    def apply(self, log_p: Sequence[float]) -> tuple[float, ...]:
+        """Calibrated probabilities, in label order, from raw label log-probabilities."""
+        logits = self._logits(log_p)
+        if self.prior_shift:
+            logits = [value + shift for value, shift in zip(logits, self.prior_shift, strict=True)]
+        return softmax(logits)
+
+    def _logits(self, log_p: Sequence[float]) -> list[float]:
+        if self.kind == "identity":
+            return list(log_p)
+        if self.kind == "temperature":
+            return [value / self.parameters[0] for value in log_p]
+        if self.kind == "platt" and len(log_p) > 2:
+            slope, *offsets = self.parameters
+            return [slope * value + offset for value, offset in zip(log_p, offsets, strict=True)]
+        return [self._margin(log_p[0], log_p[1]), 0.0]
+
+    def _margin(self, first: float, second: float) -> float:
+        margin = first - second
+        if self.kind == "platt":
+            slope, offset = self.parameters
+            return slope * margin + offset
+        if self.kind == "beta":
+            a, b, c = self.parameters
+            return a * max(first, math.log(_FLOOR)) - b * max(second, math.log(_FLOOR)) + c
+        assert self.kind == "isotonic"
+        p = _interpolate(self.knots, margin)
+        return math.log(p) - math.log1p(-p)
+
+
+def _interpolate(knots: Sequence[tuple[float, float]], x: float) -> float:
+    """Piecewise linear through the knots, flat outside them; a hair of slope keeps distinct margins distinct."""
+    xs = [knot[0] for knot in knots]
+    right = bisect_right(xs, x)
+    if right == 0:
+        p = knots[0][1]
+    elif right == len(knots):
+        p = knots[-1][1]
+    else:
+        (x0, p0), (x1, p1) = knots[right - 1], knots[right]
+        p = p0 + (p1 - p0) * (x - x0) / (x1 - x0)
+    p += 1e-6 * math.tanh(x / 8)
+    return min(max(p, 1e-5), 1 - 1e-5)

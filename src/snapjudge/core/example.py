@@ -1,0 +1,136 @@
+"""The example: inputs, label and where they come from; and the check of inputs that every path uses.
+
+Knows nothing of files: `curate.read` brings lines here, a server brings request bodies.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.metric import INPUT_NAMES, InputName
+from snapjudge.errors import InputInvalid, Problem
+
+Inputs = Mapping[str, Any]
+TEXT_FIELDS = ("context", "input", "output", "a", "b")
+
+
+class Provenance(Frozen):
+    """Where a label comes from. `group` ties examples that must never be split (same document, conversation, contrast pair)."""
+
+    source: str = ""
+    labeler: str = ""
+    date: str = ""
+    criteria_version: int | None = None
+    group: str = ""
+    licence: str = ""
+    category: str = ""
+
+
+class Example(Frozen):
+    """One thing to judge and, where known, its label as a distribution over the metric's labels."""
+
+    id: str
+    inputs: dict[str, Any]
+    target: tuple[float, ...] | None = None
+    provenance: Provenance = Provenance()
+    where: str = Field(default="", description="file:line it was read from")
+
+    @property
+    def label_index(self) -> int:
+        """The most likely label of the target; the first on a tie."""
+        assert self.target is not None, "an unlabelled example has no label"
+        return max(range(len(self.target)), key=self.target.__getitem__)
+
+    @property
+    def content_key(self) -> str:
+        """A digest of what is judged; examples with the same key are the same text. Case and spacing do not count."""
+        return content_key(self.inputs)
+
+    @property
+    def group(self) -> str:
+        """The stated group, else the text itself: the same text never falls on both sides of a split."""
+        return self.provenance.group or self.content_key
+
+
+def content_key(inputs: Inputs) -> str:
+    """sha256 of the inputs in canonical order, case-folded, runs of white space as one."""
+    parts = [[name, _folded(inputs[name])] for name in INPUT_NAMES if name in inputs]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def check_inputs(inputs: object, wanted: Sequence[InputName]) -> dict[str, Any]:
+    """The wanted inputs, checked; other standard fields are left out.
+
+    Raises:
+        InputInvalid: naming every missing, empty, unknown or wrongly typed field.
+    """
+    if not isinstance(inputs, Mapping):
+        raise _invalid([Problem("inputs", _kind(inputs), "an object of fields such as output")])
+    expected = f"one of {', '.join(INPUT_NAMES)}"
+    problems = [Problem(f"inputs.{name}", "an unknown field", expected) for name in inputs if name not in INPUT_NAMES]
+    kept: dict[str, Any] = {}
+    for name in wanted:
+        value = inputs.get(name)
+        problem = _field_problem(name, value)
+        if problem:
+            problems.append(Problem(f"inputs.{name}", *problem))
+        else:
+            kept[name] = value
+    if problems:
+        raise _invalid(problems)
+    return kept
+
+
+def _field_problem(name: str, value: object) -> tuple[str, str] | None:
+    """What was found and expected of a field that cannot be judged, else None."""
+    if value is None:
+        return "nothing", "a text; the metric reads this field"
+    if name in TEXT_FIELDS or (name == "tools" and isinstance(value, str)):
+        return _text_problem(value)
+    if not isinstance(value, list) or not value:
+        return _kind(value), "a list with at least one entry"
+    if name == "tools":
+        return next(((_kind(tool), "tools as objects or texts") for tool in value if not isinstance(tool, dict | str)), None)
+    return next((problem for turn in value if (problem := _turn_problem(turn))), None)
+
+
+def _text_problem(value: object) -> tuple[str, str] | None:
+    if not isinstance(value, str):
+        return _kind(value), "a text"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "a text with lone surrogates", "valid Unicode"
+    return ("an empty text", "a text with at least one visible character") if not value.strip() else None
+
+
+def _turn_problem(turn: object) -> tuple[str, str] | None:
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or not turn["role"].strip():
+        return _kind(turn) if not isinstance(turn, dict) else "a message without a role", 'messages as {"role": ..., "content": ...}'
+    content = turn.get("content")
+    if isinstance(content, list):
+        odd = [part for part in content if not (isinstance(part, dict) and isinstance(part.get("text"), str))]
+        return ("a message part without text", "text parts only; images and audio are not judged") if odd else None
+    if isinstance(content, str) or (content is None and turn.get("tool_calls")):
+        return None
+    return "a message without content", "content as a text, or tool_calls"
+
+
+def _invalid(problems: Sequence[Problem]) -> InputInvalid:
+    return InputInvalid(
+        "; ".join(str(problem) for problem in problems),
+        hint='inputs are {"output": "..."} with the standard field names; rename columns with --map output=COLUMN',
+    )
+
+
+def _folded(value: object) -> object:
+    return " ".join(value.casefold().split()) if isinstance(value, str) else value
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {type(None): "nothing", bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+    return ("an empty list" if value == [] else names.get(type(value))) or type(value).__name__

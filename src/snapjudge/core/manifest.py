@@ -1,0 +1,34 @@
+"""The bundle's manifest: what a judge is made of and the digest of every file. Knows nothing of folders."""
+
+from pydantic import Field
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.metric import Name
+
+FORMAT = 1
+
+
+class BackboneId(Frozen):
+    """Which backbone an adapter belongs to: the name people gave and the digest that decides."""
+
+    name: str
+    digest: str
+
+
+class Manifest(Frozen):
+    """manifest.json of a judge bundle; the format version stands first."""
+
+    format: int = Field(default=FORMAT, le=FORMAT, ge=1)
+    name: Name
+    version: int = Field(ge=1)
+    backbone: BackboneId
+    scope: str
+    created: str
+    snapjudge: str
+    revision: str = ""
+    files: dict[str, str] = Field(description="path in the bundle -> sha256")
+
+    @property
+    def judge(self) -> str:
+        """Name and immutable version, as in `tone@3`."""
+        return f"{self.name}@{self.version}"

@@ -1,0 +1,1 @@
+"""Examples in: reading, checking and splitting labelled data. Knows nothing of models."""

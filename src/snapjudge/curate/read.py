@@ -1,0 +1,250 @@
+"""Reading data files: JSON lines, CSV and Parquet to records, records to examples, every problem named with file, line and field.
+
+A record is read lazily, so that a file may be longer than memory. Knows nothing of models; `check_inputs` and `Metric.target` say what is right.
+"""
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from snapjudge.core.example import Example, Provenance, check_inputs
+from snapjudge.core.metric import INPUT_NAMES, Metric
+from snapjudge.errors import DataInvalid, ExtraMissing, InputInvalid, OptionInvalid, Problem, StorageFailed
+
+SHOWN = 20  # problems listed in one error
+_META = tuple(Provenance.model_fields)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line or row: its number (1 is the first line of a JSON-lines file, the first row under a CSV header is 2), and its fields or a problem."""
+
+    line: int
+    data: Mapping[str, Any] | None
+    problem: Problem | None = None
+
+    @property
+    def id(self) -> str | None:
+        """The record's own id, if it has one."""
+        value = None if self.data is None else self.data.get("id")
+        return None if value is None or isinstance(value, dict | list) else str(value)
+
+
+def parse_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`--map output=text` pairs as field -> column.
+
+    Raises:
+        OptionInvalid: not of the form FIELD=COLUMN, or an unknown field.
+    """
+    fields = (*INPUT_NAMES, "id", "label", *_META)
+    mapping = {}
+    for pair in pairs:
+        field, sign, column = pair.partition("=")
+        if not sign or not column or field not in fields:
+            raise OptionInvalid(f"--map {pair!r} cannot be read", hint=f"FIELD=COLUMN with a field among {', '.join(fields)}", received=pair)
+        mapping[field] = column
+    return mapping
+
+
+def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iterator[Record]:
+    """The records of a file by its ending (.jsonl, .csv, .tsv, .parquet; anything else is read as JSON lines); None is standard input."""
+    mapping = mapping or {}
+    if path is None:
+        yield from _json_lines(sys.stdin.buffer, mapping)
+        return
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet(path, mapping)
+        elif path.suffix in (".csv", ".tsv"):
+            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
+                yield from _csv(text, path, mapping)
+        else:
+            with path.open("rb") as lines:
+                yield from _json_lines(lines, mapping)
+    except OSError as error:
+        raise StorageFailed(f"cannot read {path}: {error.strerror or error}", hint="check the path and its permissions", received=str(path)) from error
+
+
+def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record]:
+    for number, raw in enumerate(lines, 1):
+        if not raw.strip():
+            continue
+        try:
+            data = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_no_constant)
+        except UnicodeDecodeError as error:
+            yield Record(number, None, Problem("(line)", f"bytes that are not UTF-8 at {error.start}", "UTF-8 text", number))
+        except json.JSONDecodeError as error:
+            yield Record(number, None, Problem(f"column {error.colno}", f"broken JSON ({error.msg})", "one JSON object per line", number))
+        except _NotFinite as error:
+            yield Record(number, None, Problem("(line)", str(error), "finite numbers; JSON has no NaN or Infinity", number))
+        except RecursionError:
+            yield Record(number, None, Problem("(line)", "JSON nested too deeply", "one flat object per line", number))
+        else:
+            if isinstance(data, dict):
+                yield Record(number, _renamed(data, mapping))
+            else:
+                yield Record(number, None, Problem("(line)", type(data).__name__, 'an object {"id", "inputs", "label"?, "meta"?}', number))
+
+
+class _NotFinite(Exception):
+    """NaN or Infinity spelled out in JSON."""
+
+
+def _no_constant(name: str) -> float:
+    raise _NotFinite(name)
+
+
+def _renamed(data: dict[str, Any], mapping: Mapping[str, str]) -> Mapping[str, Any]:
+    """A record in our shape. With `inputs` present only the mapped fields move; a flat record's columns become inputs and meta."""
+    if isinstance(data.get("inputs"), dict) and not mapping:
+        return data
+    taken = {field: data[column] for field, column in mapping.items() if column in data}
+    flat = {**{key: value for key, value in data.items() if key not in mapping.values()}, **taken}
+    nested = flat["inputs"] if isinstance(flat.get("inputs"), dict) else {}
+    inputs = {**nested, **{name: flat[name] for name in INPUT_NAMES if flat.get(name) not in (None, "")}}
+    meta = {**(flat["meta"] if isinstance(flat.get("meta"), dict) else {}), **{name: flat[name] for name in _META if flat.get(name) not in (None, "")}}
+    shaped: dict[str, Any] = {"inputs": inputs, "meta": meta}
+    return {**shaped, **{key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}}
+
+
+def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
+    csv.field_size_limit(1 << 30)
+    reader = csv.DictReader(text, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    _check_columns(reader.fieldnames or (), path, mapping)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Record(reader.line_num, None, Problem("(row)", f"broken CSV ({error})", "a row as under the header", reader.line_num))
+            return
+        if None in row or None in row.values():
+            found = f"{len([v for v in row.values() if v is not None])} cells"
+            yield Record(reader.line_num, None, Problem("(row)", found, f"{len(reader.fieldnames or ())} cells as in the header", reader.line_num))
+            continue
+        yield Record(reader.line_num, _renamed(_typed(row), mapping))
+
+
+def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """CSV cells as values: true/false labels become booleans, messages and tools are JSON."""
+    data = dict(row)
+    for key, value in row.items():
+        if key == "label" and value.strip().lower() in ("true", "false"):
+            data[key] = value.strip().lower() == "true"
+        elif key == "messages" or (key == "criteria_version" and value):
+            try:
+                data[key] = json.loads(value)
+            except json.JSONDecodeError:
+                data[key] = value
+    return data
+
+
+def _parquet(path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
+    try:
+        import pyarrow as arrow  # noqa: PLC0415 - an optional, heavy package
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise ExtraMissing("reading Parquet needs pyarrow", hint="pip install 'snapjudge[local]'") from error
+    try:
+        file = parquet.ParquetFile(path)
+    except arrow.ArrowInvalid as error:
+        raise DataInvalid(path.name, [Problem("(file)", str(error).splitlines()[0], "a Parquet file")]) from error
+    with file:
+        _check_columns(file.schema_arrow.names, path, mapping)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield Record(number, _renamed(row, mapping))
+
+
+def _check_columns(columns: Sequence[str], path: Path, mapping: Mapping[str, str]) -> None:
+    missing = [f"{field}={column}" for field, column in mapping.items() if column not in columns]
+    known = {*INPUT_NAMES, "inputs"} & {*columns, *mapping}
+    if missing or not known:
+        found = f"columns {', '.join(columns) or '(none)'}"
+        expected = f"the mapped columns {', '.join(missing)}" if missing else f"a column named {' or '.join(INPUT_NAMES)}, or --map output=COLUMN"
+        raise DataInvalid(path.name, [Problem("(header)", found, expected, 1)])
+
+
+def to_example(record: Record, metric: Metric, name: str) -> Example:
+    """A record as an example of the metric; the label may be missing.
+
+    Raises:
+        DataInvalid: with every problem of the record.
+    """
+    problems = [record.problem] if record.problem else []
+    data = record.data or {}
+    inputs, target = {}, None
+    if record.data is not None:
+        try:
+            inputs = check_inputs(data.get("inputs"), metric.ordered_inputs)
+        except InputInvalid as error:
+            problems.append(Problem("inputs", error.message, "inputs the metric can read", record.line))
+        if data.get("label") is not None:
+            try:
+                target = metric.target(data["label"])
+            except ValueError as error:
+                found, _, expected = str(error).removeprefix("found ").partition("; expected ")
+                problems.append(Problem("label", found, expected, record.line))
+    if problems:
+        raise DataInvalid(name, problems)
+    where = f"{name}:{record.line}"
+    return Example(id=record.id or where, inputs=inputs, target=target, provenance=_provenance(data.get("meta"), name), where=where)
+
+
+def _provenance(meta: object, name: str) -> Provenance:
+    if not isinstance(meta, Mapping):
+        return Provenance(source=name)
+    texts = {key: str(meta[key]) for key in _META if key != "criteria_version" and meta.get(key) not in (None, "")}
+    version = meta.get("criteria_version")
+    return Provenance.model_validate(
+        {"source": name, **texts, "criteria_version": version if isinstance(version, int) and not isinstance(version, bool) else None}
+    )
+
+
+def read_examples(paths: Iterable[Path], metric: Metric, mapping: Mapping[str, str] | None = None) -> list[Example]:
+    """All labelled examples of some files, checked in one go.
+
+    Raises:
+        DataInvalid: listing up to twenty problems over all files, among them the same id with different labels.
+    """
+    examples: list[Example] = []
+    problems: list[Problem] = []
+    for path in paths:
+        for record in records(path, mapping):
+            try:
+                example = to_example(record, metric, path.name)
+            except DataInvalid as error:
+                problems += [Problem(f"{path.name}: {p.path}", p.found, p.expected, p.line or record.line) for p in error.problems]
+                continue
+            if example.target is None:
+                problems.append(Problem(f"{path.name}: label", "nothing", f"one of {', '.join(metric.labels)}", record.line))
+            else:
+                examples.append(example)
+    problems += _same_id(examples)
+    if problems:
+        raise DataInvalid("data", problems[:SHOWN], more=max(0, len(problems) - SHOWN), hint="correct the lines named, or leave them out")
+    return examples
+
+
+def _same_id(examples: Sequence[Example]) -> Iterator[Problem]:
+    """The same id with two labels or two texts."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        before = first.setdefault(example.id, example)
+        if before is not example and (before.target != example.target or before.content_key != example.content_key):
+            what = "different labels" if before.target != example.target else "different texts"
+            yield Problem(f"{example.where}: id", f"{example.id!r}, also at {before.where} with {what}", "one id for one example")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a data file, for the record of a run."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

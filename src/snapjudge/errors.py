@@ -1,0 +1,222 @@
+"""Every error a caller can cause, with a stable code, an HTTP status, the value received and the next step.
+
+Knows nothing of where it is shown: the command line prints `message` and `hint`, a server sends the same fields.
+
+    SnapjudgeError
+    ├── MetricInvalid              metric_invalid              a metric file with problems (all of them, at once)
+    ├── LabelNotOneToken           label_not_one_token         an answer word that is several tokens
+    ├── DataInvalid                data_invalid                lines of a data file with problems (all of them, at once)
+    │   ├── TooFewExamples         too_few_examples
+    │   └── DataLeak               data_leak                   the same text in train and test
+    ├── InputInvalid               input_invalid               one request's inputs cannot be judged
+    ├── BackboneNotFound           backbone_not_found
+    ├── BackboneUnsupported        backbone_unsupported        a model that cannot be read once and judged many times
+    ├── BackboneMismatch           backbone_mismatch           an adapter of another backbone
+    ├── BundleNotFound             bundle_not_found
+    ├── BundleInvalid              bundle_invalid              a digest that does not match, a missing or unknown file
+    │   └── PickleRefused          pickle_refused
+    ├── RuleInvalid                rule_invalid                a threshold rule or gate that cannot be parsed
+    ├── TrainingFailed             training_failed             loss not finite at every learning rate tried
+    ├── RunConflict                run_conflict                an interrupted or finished run is in the way
+    ├── Interrupted                interrupted                 Ctrl-C; the state is on disk
+    ├── StorageFailed              storage_failed              disk full, no permission, file too large
+    ├── AdapterInvalid             adapter_invalid             an adapter whose layout does not fit
+    ├── ExtraMissing               extra_missing               a feature whose packages are not installed
+    └── OptionInvalid              option_invalid              a setting out of its range
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SnapjudgeError(Exception):
+    """Base of all errors a caller can cause.
+
+    `message` says what is wrong with what was received, `hint` the next step; `code` is stable across versions and
+    `status` is the HTTP status a server answers with.
+    """
+
+    code = "error"
+    status = 400
+
+    def __init__(self, message: str, *, hint: str = "", received: object = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.received = received
+
+    def as_dict(self) -> dict[str, object]:
+        """The error body every surface shows: code, message, hint and what was received."""
+        body: dict[str, object] = {"code": self.code, "message": self.message, "hint": self.hint}
+        if self.received is not None:
+            body["received"] = self.received
+        return body
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding in a file: where it is, what was found there, what would be right."""
+
+    path: str
+    found: str
+    expected: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = self.path if self.line is None else f"line {self.line}, {self.path}"
+        return f"{where}: found {self.found}; expected {self.expected}"
+
+
+class _WithProblems(SnapjudgeError):
+    """An error that lists every problem of one source at once."""
+
+    def __init__(self, source: str, problems: Sequence[Problem], *, hint: str = "", more: int = 0) -> None:
+        count = len(problems) + more
+        lines = [f"{source}: {count} problem{'s' if count != 1 else ''}"]
+        lines += [f"  {problem}" for problem in problems]
+        if more:
+            lines.append(f"  ... and {more} more")
+        super().__init__("\n".join(lines), hint=hint)
+        self.source = source
+        self.problems = tuple(problems)
+
+    def as_dict(self) -> dict[str, object]:
+        """The error body with its problems one by one."""
+        return {**super().as_dict(), "problems": [vars(problem) for problem in self.problems]}
+
+
+class MetricInvalid(_WithProblems):
+    """A metric file with problems, all of them listed."""
+
+    code = "metric_invalid"
+    status = 422
+
+
+class LabelNotOneToken(SnapjudgeError):
+    """An answer word that is several tokens, or two words that are one token."""
+
+    code = "label_not_one_token"
+    status = 422
+
+
+class DataInvalid(_WithProblems):
+    """Lines of a data file with problems, listed with file, line and field."""
+
+    code = "data_invalid"
+    status = 422
+
+
+class TooFewExamples(DataInvalid):
+    """Fewer examples than a judge can be trained or proved on."""
+
+    code = "too_few_examples"
+
+
+class DataLeak(DataInvalid):
+    """The same text or group in training and test data."""
+
+    code = "data_leak"
+
+
+class InputInvalid(SnapjudgeError):
+    """One request's inputs cannot be judged."""
+
+    code = "input_invalid"
+    status = 422
+
+
+class BackboneNotFound(SnapjudgeError):
+    """No model under that name or path."""
+
+    code = "backbone_not_found"
+    status = 404
+
+
+class BackboneUnsupported(SnapjudgeError):
+    """A model that cannot be read once and judged many times."""
+
+    code = "backbone_unsupported"
+    status = 422
+
+
+class BackboneMismatch(SnapjudgeError):
+    """An adapter of another backbone."""
+
+    code = "backbone_mismatch"
+    status = 409
+
+
+class BundleNotFound(SnapjudgeError):
+    """No judge under that name or path."""
+
+    code = "bundle_not_found"
+    status = 404
+
+
+class BundleInvalid(SnapjudgeError):
+    """A bundle whose files or digests do not match its manifest."""
+
+    code = "bundle_invalid"
+    status = 422
+
+
+class PickleRefused(BundleInvalid):
+    """A pickle where safetensors belong; it is never opened."""
+
+    code = "pickle_refused"
+
+
+class RuleInvalid(SnapjudgeError):
+    """A threshold rule or gate that cannot be parsed."""
+
+    code = "rule_invalid"
+    status = 422
+
+
+class TrainingFailed(SnapjudgeError):
+    """No learning rate gave a finite loss."""
+
+    code = "training_failed"
+    status = 422
+
+
+class RunConflict(SnapjudgeError):
+    """An interrupted or finished run is in the way."""
+
+    code = "run_conflict"
+    status = 409
+
+
+class Interrupted(SnapjudgeError):
+    """Stopped on request; the state is on disk."""
+
+    code = "interrupted"
+    status = 499
+
+
+class StorageFailed(SnapjudgeError):
+    """Disk full, no permission, file too large or unreadable."""
+
+    code = "storage_failed"
+    status = 507
+
+
+class AdapterInvalid(SnapjudgeError):
+    """An adapter whose layout does not fit the backbone."""
+
+    code = "adapter_invalid"
+    status = 422
+
+
+class ExtraMissing(SnapjudgeError):
+    """A feature whose packages are not installed."""
+
+    code = "extra_missing"
+    status = 501
+
+
+class OptionInvalid(SnapjudgeError):
+    """A setting out of its range."""
+
+    code = "option_invalid"
+    status = 422

@@ -1,0 +1,88 @@
+"""Prove an existing judge on other data: a separate report that names the bundle's digest and never changes it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.core.rules import Gate
+from snapjudge.curate.read import read_examples
+from snapjudge.curate.split import check_enough, deduplicated
+from snapjudge.errors import DataLeak, Problem
+from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.judge import Judge
+from snapjudge.prove.proof import Contestant, Header, Proof, prove
+from snapjudge.prove.report import render_report
+from snapjudge.store.bundles import Bundle
+from snapjudge.store.files import write_file
+
+
+@dataclass(frozen=True)
+class ProveRequest:
+    """Which judge, on which files; `out` is a folder for proof.json and report.html, or None to write nothing."""
+
+    judge: str
+    data: Sequence[Path]
+    out: Path | None = None
+    mapping: Mapping[str, str] | None = None
+    gates: Sequence[Gate] = ()
+    allow_leak: bool = False
+    backbone: str | None = None
+
+
+def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proof:
+    """Score the data with the judge's own calibration and threshold, and report.
+
+    Raises:
+        DataLeak: the data holds texts the judge was trained or calibrated on.
+        any other SnapjudgeError of loading or reading.
+    """
+    progress = progress or Silent()
+    judge = Judge.load(request.judge, backbone=request.backbone)
+    examples, repeated = deduplicated(read_examples(request.data, judge.metric, request.mapping))
+    notes = [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
+    check_enough(examples, judge.metric, "data")
+    leaked = _seen(judge.bundle, examples)
+    if leaked and not request.allow_leak:
+        problems = [Problem(example.where, f"a text {judge.name} was trained on", "test examples that training has not seen") for example in leaked[:10]]
+        raise DataLeak("data", problems, more=max(0, len(leaked) - 10), hint="remove them, or pass --allow-leak for a proof that proves less")
+    if leaked:
+        notes.append(f"{len(leaked)} of these texts were in the judge's training data (--allow-leak): the figures are too good")
+    log_p = raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), progress, "score")
+    header = Header(
+        judge.name,
+        judge.backbone.name,
+        judge.bundle.manifest.scope,
+        {"test": len(examples)},
+        notes,
+        bundle_digest=judge.bundle.digest,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    contestants = [Contestant("judge", log_p, judge.bundle.calibration), _majority(judge.bundle, len(examples))]
+    proof = prove(judge.metric, examples, contestants, header, request.gates)
+    if request.out is not None:
+        write_file(request.out / "proof.json", proof.model_dump_json(indent=2) + "\n")
+        write_file(request.out / "report.html", render_report(proof))
+    return proof
+
+
+def _seen(bundle: Bundle, examples: Sequence[Example]) -> list[Example]:
+    """Examples whose text the bundle's training data held."""
+    path = bundle.folder / "seen.json"
+    known = set(json.loads(path.read_bytes())) if path.exists() else set()
+    digits = len(next(iter(known), ""))
+    return [example for example in examples if example.content_key[:digits] in known]
+
+
+def _majority(bundle: Bundle, count: int) -> Contestant:
+    """The training shares of the labels, for every example: the only baseline that needs no training data."""
+    run = json.loads((bundle.folder / "run.json").read_bytes())
+    shares = np.array([run["train_labels"].get(name, 0) for name in bundle.metric.labels], dtype=float) + 1e-6
+    row = tuple(float(value) for value in np.log(shares / shares.sum()))
+    return Contestant("majority", [row] * count, Calibration())

@@ -1,0 +1,185 @@
+"""Score a file with one or several judges: streaming, in constant memory, resumable after a kill.
+
+Output goes to OUT.partial beside a small record of how far it is, and is renamed when whole. The record is written after the output it speaks
+of is on disk, so that a resumed run cuts off what came later and neither loses nor repeats a line.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from snapjudge.core.judgement import Abstention, Judgement
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.curate.read import Record, records
+from snapjudge.errors import Interrupted, RunConflict
+from snapjudge.judge import CHUNK, Panel
+from snapjudge.store.files import storage_errors, write_file
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Input and output files (None: standard input, standard output), columns, and what to do with earlier output."""
+
+    source: Path | None
+    out: Path | None
+    mapping: Mapping[str, str] | None = None
+    overwrite: bool = False
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """How many records were scored now, how many before a resume, and how many of all judgements abstained or were flagged now."""
+
+    records: int
+    resumed: int
+    abstained: int
+    flagged: int
+
+
+def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> ScoreResult:
+    """Write one line per record and judge, in order.
+
+    Raises:
+        RunConflict: the output exists, or belongs to another input or other judges.
+        StorageFailed: the disk is full; what was written stays, and the same command goes on from there.
+        Interrupted: `stop` said so; the same command goes on from there.
+    """
+    progress = progress or Silent()
+    if request.out is None:
+        return _score(panel, request, _Stream(sys.stdout), progress, stop)
+    with _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink:
+        if sink.done:
+            progress.say(f"going on after {sink.done} records")
+        result = _score(panel, request, sink, progress, stop)
+        sink.finish()
+        return result
+
+
+def _score(panel: Panel, request: ScoreRequest, sink: "_Stream | _Partial", progress: Progress, stop: Callable[[], bool]) -> ScoreResult:
+    source = islice(records(request.source, request.mapping), sink.done, None)
+    count = abstained = flagged = 0
+    progress.start("score", 0)
+    while chunk := list(islice(source, CHUNK)):
+        lines: list[str] = []
+        for record, answers in zip(chunk, _answers(panel, chunk), strict=True):
+            for answer in answers:
+                abstained += isinstance(answer, Abstention)
+                flagged += isinstance(answer, Judgement) and answer.flagged
+                lines.append(output_line(record, answer))
+        sink.write(lines, len(chunk))
+        count += len(chunk)
+        progress.advance(len(chunk), f"{flagged} flagged, {abstained} abstained")
+        if stop():
+            raise Interrupted(f"stopped after {sink.done} records", hint="run the same command again to go on from there")
+    return ScoreResult(count, sink.done - count, abstained, flagged)
+
+
+def _answers(panel: Panel, chunk: Sequence[Record]) -> Iterator[list[Judgement | Abstention]]:
+    """Answers per record; a record that could not be read abstains for every judge."""
+    good = [record.data.get("inputs") for record in chunk if record.data is not None]
+    judged = panel.score_many(item if isinstance(item, Mapping) else {} for item in good)
+    for record in chunk:
+        if record.problem is None:
+            yield list(next(judged).values())
+        else:
+            reason = str(record.problem)
+            yield [Abstention(judge=name, code="data_invalid", message=reason) for name in panel.judges]
+
+
+def output_line(record: Record, answer: Judgement | Abstention) -> str:
+    """One line of output: {id, judge, label, score, probabilities, confidence, p_max, flagged, windows} or {id, judge, abstained}."""
+    identity: dict[str, Any] = {"id": record.id if record.id is not None else f"line {record.line}"}
+    if isinstance(answer, Judgement):
+        return json.dumps({**identity, **answer.model_dump(mode="json")}, ensure_ascii=False)
+    reason = {"code": answer.code, "message": answer.message, "line": record.line}
+    empty = dict.fromkeys(("label", "score", "probabilities", "confidence", "p_max"))
+    return json.dumps({**identity, "judge": answer.judge, **empty, "flagged": False, "windows": 0, "abstained": reason}, ensure_ascii=False)
+
+
+def _identity(panel: Panel, request: ScoreRequest) -> dict[str, Any]:
+    """What the output depends on; a resumed run must have the same."""
+    judges = {name: judge.bundle.digest for name, judge in panel.judges.items()}
+    source: dict[str, Any] = {"path": "-"}
+    if request.source is not None and request.source.exists():
+        stat = request.source.stat()
+        source = {"path": str(request.source.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+    return {"judges": judges, "input": source, "map": dict(request.mapping or {})}
+
+
+class _Stream:
+    """Standard output: every chunk is flushed; nothing to resume."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self.done = 0
+
+    def write(self, lines: Sequence[str], count: int) -> None:
+        self._out.write("\n".join(lines) + "\n")
+        self._out.flush()
+        self.done += count
+
+
+class _Partial:
+    """A file being written, with the record that makes it resumable."""
+
+    def __init__(self, out: Path, identity: dict[str, Any], file: IO[bytes], done: int) -> None:
+        self._out, self._identity, self._file = out, identity, file
+        self.done = done
+
+    @classmethod
+    def open(cls, out: Path, identity: dict[str, Any], *, overwrite: bool, restart: bool) -> "_Partial":
+        partial, mark = _partial_paths(out)
+        if out.exists() and not overwrite:
+            raise RunConflict(f"{out} exists", hint="choose another name, or pass --overwrite", received=str(out))
+        done, size = 0, 0
+        if mark.exists() and partial.exists() and not restart:
+            known = json.loads(mark.read_bytes())
+            if known["identity"] != identity:
+                raise RunConflict(
+                    f"{partial} was written from another input, with other judges or other columns", hint="repeat that command, or start over with --restart"
+                )
+            done, size = known["records"], known["bytes"]
+        with storage_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            file = partial.open("r+b" if size else "wb", buffering=0)  # unbuffered: what failed to be written is not tried again on close
+            file.truncate(size)
+            file.seek(size)
+        return cls(out, identity, file, done)
+
+    def __enter__(self) -> "_Partial":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, lines: Sequence[str], count: int) -> None:
+        start, raw = self._file.tell(), memoryview(("\n".join(lines) + "\n").encode())
+        with storage_errors(self._out):
+            try:
+                while raw:
+                    raw = raw[self._file.write(raw) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(start)
+                raise
+        self.done += count
+        state = {"identity": self._identity, "records": self.done, "bytes": self._file.tell()}
+        write_file(_partial_paths(self._out)[1], json.dumps(state))
+
+    def finish(self) -> None:
+        """The file is whole: give it its name."""
+        self._file.close()
+        partial, mark = _partial_paths(self._out)
+        with storage_errors(self._out):
+            partial.replace(self._out)
+            mark.unlink(missing_ok=True)
+
+
+def _partial_paths(out: Path) -> tuple[Path, Path]:
+    return out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.json")

@@ -1,0 +1,378 @@
+"""Train a judge: read, split, fit, calibrate, prove, and write the bundle.
+
+Knows nothing of terminals: it tells a `Progress` what it does and returns a typed result.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from snapjudge import __version__
+from snapjudge.core.calibration import Calibration, Threshold
+from snapjudge.core.example import Example
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.manifest import BackboneId, Manifest
+from snapjudge.core.metric import Metric
+from snapjudge.core.metric_file import dump_metric, parse_metric
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.core.rules import Gate, ThresholdRule
+from snapjudge.curate.read import file_digest, read_examples
+from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split
+from snapjudge.errors import OptionInvalid, Problem, RunConflict, StorageFailed, TooFewExamples
+from snapjudge.flows.card import model_card
+from snapjudge.flows.record import machine, revision, versions
+from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
+from snapjudge.model.adapter import Scope, adapter_files
+from snapjudge.model.hub import EMBEDDED, load_backbone
+from snapjudge.model.prompt import render_readout
+from snapjudge.model.reading import Question
+from snapjudge.prove import baselines
+from snapjudge.prove.calibrators import fit_calibration
+from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
+from snapjudge.prove.figures import figures as figures_of
+from snapjudge.prove.proof import Contestant, Header, Proof, prove, scored
+from snapjudge.prove.report import render_report
+from snapjudge.prove.thresholds import choose_threshold
+from snapjudge.store.bundles import next_version, write_bundle
+from snapjudge.store.files import storage_errors, write_file
+from snapjudge.train.fit import FitConfig, FitData, FitResult, Validation, fit
+
+SEEN_DIGITS = 12  # of each training text's digest, kept in the bundle so that `prove` can refuse a leak
+
+
+class TrainConfig(Frozen):
+    """Everything that decides a training beside metric and data; saved resolved in run.json."""
+
+    scope: Literal["auto", "readout", "all"] = "auto"
+    backbone: str = EMBEDDED
+    threshold: str | None = Field(default=None, description="overrides the metric's threshold rule")
+    prevalence: float | None = Field(default=None, gt=0, lt=1, description="share of the flagged label where the judge will run")
+    validation_share: float = Field(default=0.10, gt=0, lt=0.5)
+    calibration_share: float = Field(default=0.18, gt=0, lt=0.5)
+    test_share: float = Field(default=0.18, gt=0, lt=0.5, description="used where no test files are given")
+    allow_leak: bool = False
+    fit: FitConfig = FitConfig()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A new judge: where its bundle lies, and its proof."""
+
+    folder: Path
+    judge: str
+    proof: Proof
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What is to be trained, from which files, to where."""
+
+    metric_path: Path
+    data: Sequence[Path]
+    out: Path
+    test: Sequence[Path] = ()
+    mapping: Mapping[str, str] | None = None
+    gates: Sequence[Gate] = ()
+    resume: bool = False
+    restart: bool = False
+
+
+def read_metric(path: Path) -> Metric:
+    """The metric of a file.
+
+    Raises:
+        StorageFailed, MetricInvalid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageFailed(
+            f"cannot read {path}: {error}", hint="`snapjudge metric new NAME` writes a metric file to start from", received=str(path)
+        ) from error
+    return parse_metric(text, path.name)
+
+
+def train_judge(request: TrainRequest, config: TrainConfig, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> TrainResult:
+    """Train, calibrate and prove a judge and write its bundle under `request.out`/NAME/VERSION.
+
+    Raises:
+        any SnapjudgeError; Interrupted leaves a state that the same call with `resume` goes on from.
+    """
+    return _Training(request, config, progress or Silent(), stop).run()
+
+
+class _Training:
+    def __init__(self, request: TrainRequest, config: TrainConfig, progress: Progress, stop: Callable[[], bool]) -> None:
+        self.request, self.config, self.progress, self.stop = request, config, progress, stop
+        self.metric = read_metric(request.metric_path)
+        self.rule = _rule(config.threshold or self.metric.threshold, self.metric)
+        self.notes: list[str] = []
+        self.began = time.monotonic()
+
+    def run(self) -> TrainResult:
+        self.splits = self._splits()
+        self.backbone = load_backbone(self.config.backbone)
+        self.readout = render_readout(self.metric, self.backbone)
+        self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
+        work = self._work_folder()
+        fits, chosen = self._fit(work)
+        log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
+        calibration = self._calibrate(log_p["calibration"])
+        version = next_version(self.request.out / self.metric.name)
+        proof = self._prove(log_p["test"], calibration, chosen, f"{self.metric.name}@{version}")
+        folder = self._write(version, fits, chosen, calibration, proof)
+        shutil.rmtree(work, ignore_errors=True)
+        return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
+
+    def _splits(self) -> Splits:
+        """Read and check all data, and deal it to its parts."""
+        request, config = self.request, self.config
+        examples, repeated = deduplicated(read_examples(request.data, self.metric, request.mapping))
+        if repeated:
+            self._note(f"{repeated} repeated examples (same text and label) were left out")
+        check_enough(examples, self.metric, "data")
+        shares = {"validation": config.validation_share, "calibration": config.calibration_share}
+        test: list[Example] | None = None
+        if request.test:
+            test = read_examples(request.test, self.metric, request.mapping)
+            check_enough(test, self.metric, "test data")
+            shared = check_leak(examples, test, allow=config.allow_leak)
+            if shared:
+                self._note(f"{shared} test examples share text or group with the training data (--allow-leak): the figures are too good")
+        else:
+            shares["test"] = config.test_share
+        if sum(shares.values()) >= 0.9:
+            raise OptionInvalid(f"the shares of validation, calibration and test add up to {sum(shares.values()):.2f}", hint="leave more than 0.1 for training")
+        parts = split(examples, {"train": 1 - sum(shares.values()), **shares}, config.fit.seed)
+        held_out = test if test is not None else parts["test"]
+        found = Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out))
+        for name, part in vars(found).items():
+            labels = {example.label_index for example in part}
+            if len(labels) < 2:
+                held = f"{len(part)} examples with {len(labels)} of the labels"
+                raise TooFewExamples(
+                    "data", [Problem(f"the {name} split", held, "examples of at least two labels")], hint="label more examples of the rarer label"
+                )
+        return found
+
+    def _work_folder(self) -> Path:
+        """Where the resumable state lies; it belongs to one metric, one data and one configuration."""
+        folder = self.request.out / self.metric.name / ".training"
+        record = {
+            "metric": self.metric.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json"),
+            "data": self._data_digests(),
+            "backbone": self.backbone.digest,
+        }
+        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        mark = folder / "run.json"
+        if self.request.restart:
+            shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            if not self.request.resume:
+                raise RunConflict(f"an interrupted training of {self.metric.name} lies in {folder}", hint="go on with --resume, or start over with --restart")
+            known = json.loads(mark.read_bytes())["digest"] if mark.exists() else digest
+            if known != digest:
+                raise RunConflict(
+                    f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart"
+                )
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_file(mark, json.dumps({"digest": digest, **record}, indent=2))
+        return folder
+
+    def _data_digests(self) -> dict[str, str]:
+        return {str(path): file_digest(path) for path in (*self.request.data, *self.request.test)}
+
+    def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
+        """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding."""
+        if self.config.scope != "auto":
+            return {self.config.scope: self._fit_scope(self.config.scope, work)}, self.config.scope
+        fits: dict[Scope, FitResult] = {"readout": self._fit_scope("readout", work)}
+        gap = self._compare(fits["readout"].log_p, self._embedding_on_validation())
+        name = main_figure(self.metric)
+        figure = fits["readout"].best.figure
+        told = (
+            f"on validation the readout adapter's {name} is {figure:.3f}, {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against the frozen embedding"
+        )
+        if gap.low > 0:
+            self._note(f"scope auto kept readout: {told}")
+            return fits, "readout"
+        self._note(f"scope auto also tried all: {told}")
+        fits["all"] = self._fit_scope("all", work)
+        gain = self._compare(fits["all"].log_p, fits["readout"].log_p)
+        better = gain.difference > gain.error
+        told = f"all gains {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] in {name} over readout"
+        why = "more than one standard error" if better else "not more than one standard error, and a readout adapter shares the reading of the content"
+        self._note(f"scope auto kept {'all' if better else 'readout'}: {told}, {why}")
+        return fits, "all" if better else "readout"
+
+    def _fit_scope(self, scope: Scope, work: Path) -> FitResult:
+        targets = [example.target for example in self.splits.train]
+        data = FitData(self.contents["train"], [target for target in targets if target is not None], self.contents["validation"])
+        result = fit(
+            self.backbone,
+            self.metric,
+            self.readout,
+            data,
+            scope,
+            self.config.fit,
+            validate=self._validation,
+            folder=work,
+            progress=self.progress,
+            stop=self.stop,
+        )
+        self.notes += [f"fit {scope}: {note}" for note in result.notes]
+        return result
+
+    def _validation(self, log_p: Sequence[tuple[float, ...]]) -> Validation:
+        """The main figure of one epoch on the validation split, with its standard error from few draws."""
+        arrays, _ = scored(log_p, Calibration(), self.metric, self.splits.validation)
+        found = figures_of(arrays, self.metric, draws=100)
+        name = main_figure(self.metric)
+        chance = 0.0 if name == "pearson" else 0.5
+        if name not in found:  # such as no spread at all in the scores
+            return Validation(chance, name, found["log_loss"].value, chance, 0.05)
+        figure = found[name]
+        return Validation(figure.value, name, found["log_loss"].value, chance, max(1e-3, (figure.high - figure.low) / 4))
+
+    def _compare(self, first: Sequence[tuple[float, ...]], second: Sequence[tuple[float, ...]]) -> Paired:
+        arrays = [scored(log_p, Calibration(), self.metric, self.splits.validation)[0] for log_p in (first, second)]
+        return compare(arrays[0], arrays[1], self.metric)
+
+    def _embedding_on_validation(self) -> LogP:
+        data = [baseline_data(self.backbone, part, self.metric, self.progress, f"embed {name}") for name, part in self._parts("train", "validation")]
+        (log_p,) = baselines.embedding(data[0], data[1], [data[1]], len(self.metric.labels))
+        return [tuple(row) for row in log_p.tolist()]
+
+    def _parts(self, *names: str) -> list[tuple[str, Sequence[Example]]]:
+        return [(name, getattr(self.splits, name)) for name in names]
+
+    def _scores(self, result: FitResult, part: str) -> LogP:
+        question = Question(self.metric, self.readout, result.adapter)
+        return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
+
+    def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> Calibration:
+        """Map and threshold from the calibration split alone."""
+        examples = self.splits.calibration
+        groups = group_numbers([example.group for example in examples]).tolist()
+        prevalence = _shares(self.config.prevalence, self.metric)
+        fitted = fit_calibration(log_p, [example.label_index for example in examples], groups, prevalence=prevalence)
+        if not self.metric.positive_labels:
+            return fitted
+        scores = [self.metric.score_of(dict(zip(self.metric.labels, fitted.apply(row), strict=True))) for row in log_p]
+        positive = [self.metric.label_names[example.label_index] in self.metric.positive_labels for example in examples]
+        return fitted.model_copy(update={"threshold": choose_threshold(scores, positive, groups, self.rule)})
+
+    def _prove(self, log_p: LogP, calibration: Calibration, scope: Scope, name: str) -> Proof:
+        """The judge beside its baselines, all calibrated and given their threshold on the same split."""
+        self._say_threshold(calibration.threshold)
+        data = {
+            part: baseline_data(self.backbone, some, self.metric, self.progress, f"embed {part}")
+            for part, some in self._parts("train", "validation", "calibration", "test")
+        }
+        self.progress.start("baselines", 3)
+        others, labels = [data["calibration"], data["test"]], len(self.metric.labels)
+        found = {"majority": baselines.majority(data["train"], others, labels)}
+        self.progress.advance()
+        found["TF-IDF + LR"] = baselines.tfidf(data["train"], data["validation"], others, labels)
+        self.progress.advance()
+        found["embedding + LR"] = baselines.embedding(data["train"], data["validation"], others, labels)
+        self.progress.advance()
+        contestants = [Contestant("judge", log_p, calibration)]
+        for baseline, (for_calibration, for_test) in found.items():
+            rows = [tuple(row) for row in for_calibration.tolist()]
+            fitted = self._calibrate(rows)
+            contestants.append(Contestant(baseline, [tuple(row) for row in for_test.tolist()], fitted))
+        header = Header(name, self.backbone.name, scope, {part: len(some) for part, some in self._parts(*vars(self.splits))}, self.notes, created=_now())
+        self.progress.start("prove", 1)
+        proof = prove(self.metric, self.splits.test, contestants, header, self.request.gates)
+        self.progress.advance()
+        return proof
+
+    def _say_threshold(self, threshold: Threshold) -> None:
+        if threshold.rule is None or threshold.guaranteed:
+            return
+        more = f"{threshold.needed} more labels of the counted class are needed"
+        self._note(f"the calibration split cannot support {threshold.rule}: {more}; flagged from {threshold.value:g}")
+
+    def _write(self, version: int, fits: Mapping[Scope, FitResult], scope: Scope, calibration: Calibration, proof: Proof) -> Path:
+        result, metric = fits[scope], self.metric
+        files = {f"adapter/{name}": raw for name, raw in adapter_files(result.adapter, backbone=self.backbone.name).items()}
+        seen = sorted({example.content_key[:SEEN_DIGITS] for _, part in self._parts("train", "validation", "calibration") for example in part})
+        run = {
+            "config": self.config.model_dump(mode="json"),
+            "seed": self.config.fit.seed,
+            "data": self._data_digests(),
+            "splits": proof.data,
+            "train_labels": dict(Counter(metric.label_names[example.label_index] for example in self.splits.train)),
+            "fits": {
+                name: {"rate": one.rate, "best": vars(one.best), "history": one.history, "notes": one.notes, "seconds": round(one.seconds, 1)}
+                for name, one in fits.items()
+            },
+            "versions": versions(),
+            "machine": machine(),
+            "seconds": round(time.monotonic() - self.began, 1),
+            "notes": self.notes,
+        }
+        files |= {
+            "metric.yaml": dump_metric(metric).encode(),
+            "calibration.json": (calibration.model_dump_json(indent=2) + "\n").encode(),
+            "proof.json": (proof.model_dump_json(indent=2) + "\n").encode(),
+            "report.html": render_report(proof).encode(),
+            "run.json": (json.dumps(run, indent=2) + "\n").encode(),
+            "seen.json": json.dumps(seen).encode(),
+            "README.md": model_card(metric, proof, self._sources()).encode(),
+        }
+        manifest = Manifest(
+            name=metric.name,
+            version=version,
+            backbone=BackboneId(name=self.backbone.name, digest=self.backbone.digest),
+            scope=scope,
+            created=_now(),
+            snapjudge=__version__,
+            revision=revision(),
+            files={},
+        )
+        return write_bundle(self.request.out, manifest, files)
+
+    def _sources(self) -> dict[str, str]:
+        """Sources of the training data and their licences."""
+        return {example.provenance.source: example.provenance.licence or "not stated" for example in self.splits.train}
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.progress.say(text)
+
+
+def _rule(text: str | None, metric: Metric) -> ThresholdRule | None:
+    if text is None:
+        return None
+    if not metric.positive_labels:
+        raise OptionInvalid(
+            f"threshold {text!r}, but metric {metric.name} has no positive label to flag", hint="name the flagged label as `positive` in the metric"
+        )
+    return ThresholdRule.parse(text)
+
+
+def _shares(prevalence: float | None, metric: Metric) -> tuple[float, ...]:
+    """A stated prevalence of the flagged label as shares of the two labels."""
+    if prevalence is None:
+        return ()
+    if metric.type != "boolean":
+        raise OptionInvalid("a prevalence can be stated for boolean metrics only", hint="leave --prevalence out")
+    return tuple(prevalence if name in metric.positive_labels else 1 - prevalence for name in metric.labels)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,169 @@
+"""The front door: load a judge, or a panel of judges that share one reading of the content, and score.
+
+    Judge.load("investment_advice").score(input="...", output="...")
+
+Knows nothing of data files, terminals or HTTP.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from snapjudge.core.example import check_inputs
+from snapjudge.core.judgement import Abstention, Judgement, judge_of
+from snapjudge.core.metric import Metric
+from snapjudge.errors import BackboneMismatch, BundleInvalid, SnapjudgeError
+from snapjudge.model.adapter import load_adapter
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import load_backbone
+from snapjudge.model.prompt import Content, render_content, render_readout
+from snapjudge.model.reading import Question, read_contents
+from snapjudge.store.bundles import Bundle, find_bundle, load_bundle
+
+CHUNK = 128  # items looked at together: enough to fill a forward pass, few enough to bound memory
+
+
+@lru_cache(maxsize=4)
+def shared_backbone(name: str, dtype: str = "float32", device: str = "cpu") -> Backbone:
+    """A backbone that all judges of this process share."""
+    return load_backbone(name, dtype=dtype, device=device)
+
+
+class Judge:
+    """A loaded judge: scores inputs one by one or many at a time. Made by `Judge.load`."""
+
+    def __init__(self, bundle: Bundle, backbone: Backbone) -> None:
+        stated = bundle.manifest.backbone
+        if stated.digest != backbone.digest:
+            raise BackboneMismatch(
+                f"{bundle.manifest.judge} was trained on {stated.name} ({stated.digest[:12]}), not on {backbone.name} ({backbone.digest[:12]})",
+                hint="load it with the backbone it was trained on, or train it again on this one",
+            )
+        readout = render_readout(bundle.metric, backbone)
+        adapter = load_adapter(bundle.adapter_folder, backbone.linears, backbone.device)
+        if adapter.invocation and adapter.invocation != readout.token_ids:
+            raise BundleInvalid(f"{bundle.manifest.judge} was trained with another readout text", hint="train it again with this version of snapjudge")
+        self.bundle, self.backbone = bundle, backbone
+        self.question = Question(bundle.metric, readout, adapter)
+
+    @classmethod
+    def load(cls, name: str | Path, *, backbone: Backbone | str | None = None, dtype: str = "float32", device: str = "cpu") -> "Judge":
+        """Load a judge from a bundle's folder or by name (`tone`, `tone@3`).
+
+        Args:
+            backbone: a loaded backbone, or where to load it from; by default the one the bundle names.
+
+        Raises:
+            BundleNotFound, BundleInvalid, PickleRefused, BackboneNotFound, BackboneMismatch.
+        """
+        bundle = load_bundle(find_bundle(name))
+        if not isinstance(backbone, Backbone):
+            backbone = shared_backbone(backbone or bundle.manifest.backbone.name, dtype, device)
+        return cls(bundle, backbone)
+
+    @property
+    def name(self) -> str:
+        """Name and immutable version, as in `tone@3`."""
+        return self.bundle.manifest.judge
+
+    @property
+    def metric(self) -> Metric:
+        """The question this judge answers."""
+        return self.bundle.metric
+
+    def score(self, **inputs: Any) -> Judgement:
+        """Judge one set of inputs.
+
+        Raises:
+            InputInvalid: a field is missing, empty, unknown or of the wrong type.
+        """
+        return Panel([self]).score(**inputs)[self.name]
+
+    def score_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Judgement | Abstention]:
+        """Judge many inputs in order; an item that cannot be judged gives an abstention and the rest go on."""
+        for answers in Panel([self]).score_many(items):
+            yield answers[self.name]
+
+    def __repr__(self) -> str:
+        return f"Judge({self.name!r}, backbone={self.backbone.name!r})"
+
+
+class Panel:
+    """Several judges on one backbone: each content is read once and judged by all of them.
+
+    Judges that read the same fields share the content; one that reads other fields gets its own.
+    """
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        backbones = {judge.backbone.digest for judge in judges}
+        if len(backbones) != 1:
+            raise BackboneMismatch(
+                f"a panel's judges share one backbone; these have {len(backbones)}: {', '.join(judge.name for judge in judges) or 'no judges'}",
+                hint="make one panel for each backbone",
+            )
+        self.judges = {judge.name: judge for judge in judges}
+        self.backbone = judges[0].backbone
+
+    @classmethod
+    def load(cls, names: Sequence[str | Path], *, backbone: Backbone | str | None = None, dtype: str = "float32", device: str = "cpu") -> "Panel":
+        """Load several judges by folder or name; see `Judge.load`."""
+        return cls([Judge.load(name, backbone=backbone, dtype=dtype, device=device) for name in names])
+
+    def score(self, **inputs: Any) -> dict[str, Judgement]:
+        """Judge one set of inputs with every judge.
+
+        Raises:
+            InputInvalid: a judge's field is missing, empty, unknown or of the wrong type.
+        """
+        contents = {name: _content(judge, inputs) for name, judge in self.judges.items()}
+        return dict(zip(self.judges, self._judge([contents])[0].values(), strict=True))
+
+    def score_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Judgement | Abstention]]:
+        """Judge many inputs in order, reading ahead by a bounded number of items."""
+        source = iter(items)
+        while chunk := list(islice(source, CHUNK)):
+            rendered: list[dict[str, Content]] = []
+            abstained: list[dict[str, Abstention]] = []
+            for inputs in chunk:
+                contents: dict[str, Content] = {}
+                reasons: dict[str, Abstention] = {}
+                for name, judge in self.judges.items():
+                    try:
+                        contents[name] = _content(judge, inputs)
+                    except SnapjudgeError as error:
+                        reasons[name] = Abstention.of(name, error)
+                rendered.append(contents)
+                abstained.append(reasons)
+            for found, reasons in zip(self._judge(rendered), abstained, strict=True):
+                yield {name: reasons[name] if name in reasons else found[name] for name in self.judges}
+
+    def _judge(self, items: Sequence[Mapping[str, Content]]) -> list[dict[str, Judgement]]:
+        """Judgements of rendered contents by judge name; equal contents of an item are asked together."""
+        work: list[tuple[Content, list[Question]]] = []
+        places: list[dict[str, tuple[int, int]]] = []
+        for contents in items:
+            mine: dict[Content, int] = {}
+            place: dict[str, tuple[int, int]] = {}
+            for name, content in contents.items():
+                if content not in mine:
+                    mine[content] = len(work)
+                    work.append((content, []))
+                questions = work[mine[content]][1]
+                place[name] = (mine[content], len(questions))
+                questions.append(self.judges[name].question)
+            places.append(place)
+        readings = list(read_contents(self.backbone, work))
+        return [
+            {
+                name: judge_of(name, judge.metric, judge.bundle.calibration, readings[at][which].log_p, readings[at][which].windows)
+                for name, (at, which) in place.items()
+                if (judge := self.judges[name])
+            }
+            for place in places
+        ]
+
+
+def _content(judge: Judge, inputs: Mapping[str, Any]) -> Content:
+    return render_content(check_inputs(inputs, judge.metric.ordered_inputs), judge.metric, judge.backbone)

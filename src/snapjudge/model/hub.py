@@ -1,0 +1,203 @@
+"""Loading a backbone: the embedded default, a folder in the Hugging Face layout, or a hub name.
+
+Knows where weights come from and how each family is hooked up; knows nothing of judging.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from snapjudge.errors import BackboneNotFound, BackboneUnsupported, ExtraMissing
+from snapjudge.model.attention import Shape, Switch
+from snapjudge.model.backbone import Backbone, PromptStyle
+from snapjudge.model.digests import folder_digest
+from snapjudge.model.mini import build_mini
+from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_folder
+
+EMBEDDED = "mini"
+ATTENTION = "snapjudge"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str = "cpu") -> Backbone:
+    """Load `mini`, a local folder or a hub name.
+
+    Args:
+        dtype: float32, bfloat16 or float16 for the layers; label logits are always float32.
+
+    Raises:
+        BackboneNotFound: no such folder, and the hub does not have it or cannot be reached.
+        BackboneUnsupported: a model whose attention cannot be taken over, or no decoder.
+    """
+    if name == EMBEDDED:
+        return _load_folder(mini_folder(), EMBEDDED, DTYPES[dtype], torch.device(device))
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _download(name)
+    elif not (folder / "config.json").exists():
+        raise BackboneNotFound(f"{name} is a folder without config.json", hint="point at a model in the Hugging Face layout")
+    return _load_folder(folder, name, DTYPES[dtype], torch.device(device))
+
+
+def mini_folder() -> Path:
+    """Where the embedded backbone lies in the installed package."""
+    return Path(str(resources.files("snapjudge.model") / "embedded" / "mini"))
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415 - needed for hub names only
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        raise ExtraMissing("hub names need the local extra", hint="pip install 'snapjudge[local]'") from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise BackboneNotFound(
+            f"no folder {name!r}, and the hub does not give it: {str(error).splitlines()[0]}",
+            hint="use `mini`, a local folder in the Hugging Face layout, or check the name and the network (HF_HUB_OFFLINE)",
+            received=name,
+        ) from error
+
+
+def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+    config = json.loads((folder / "config.json").read_bytes())
+    extra = folder / "snapjudge.json"
+    if extra.exists():
+        return _load_mini(folder, name, config, json.loads(extra.read_bytes()), dtype, device)
+    return _load_transformers(folder, name, dtype, device)
+
+
+def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Backbone:
+    tokens = TextTokens(tokenizer_from_folder(folder), control=ours["control"])
+    tokens.begin = (tokens.control(ours["begin"]),)
+    switch = Switch()
+    decoder = build_mini(config, load_file(folder / "model.safetensors", device=str(device)), switch, dtype)
+    return Backbone(
+        name=name,
+        digest=folder_digest(folder),
+        model=decoder,
+        forward=decoder,
+        head_VD=decoder.head_VD,
+        tokens=tokens,
+        content_mask=ours["content_mask"],
+        positions=config["max_position_embeddings"],
+        switch=switch,
+        style=PromptStyle(open=ours["open"], close="", after_field=(tokens.control(ours["after_field"]),), readout=ours["readout"]),
+    )
+
+
+def _load_transformers(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+    """Any decoder through transformers, with its attention taken over by the pass on the switch."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - three seconds, not needed for the embedded default
+    from transformers.utils import logging  # noqa: PLC0415
+
+    _register()
+    logging.disable_progress_bar()
+    weights = [path for pattern in ("*.safetensors",) for path in folder.glob(pattern)]
+    if not weights:
+        raise BackboneUnsupported(f"{name} has no *.safetensors weights", hint="pickled weights are never loaded; convert the model to safetensors")
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=_implementation(folder), use_safetensors=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise BackboneUnsupported(f"transformers cannot load {name} as a decoder: {error}", hint="use a decoder-only model") from error
+    return hook_up(model.to(device), name, folder_digest(folder), TextTokens(tokenizer_from_folder(folder), special_texts(folder)))
+
+
+def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
+    """Take over the attention of a loaded transformers decoder and make it a backbone."""
+    _register()
+    model.eval().requires_grad_(False)
+    switch = Switch()
+    config = model.config.get_text_config()
+    if not _take_over(model, config, switch):
+        raise BackboneUnsupported(
+            f"{name}: the attention of model type {config.model_type!r} cannot be taken over",
+            hint="use a family whose attention goes through transformers' AttentionInterface, such as Llama, Qwen, Mistral, Phi or Gemma",
+        )
+    inner, head = model.base_model, model.get_output_embeddings()
+
+    def forward(ids_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        hidden: Tensor = inner(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+        return hidden
+
+    return Backbone(
+        name=name,
+        digest=digest,
+        model=model,
+        forward=forward,
+        head_VD=head.weight,
+        head_bias_V=getattr(head, "bias", None),
+        softcap=getattr(config, "final_logit_softcapping", None),
+        logit_scale=_logit_scale(config),
+        tokens=tokens,
+        content_mask="causal",
+        positions=int(config.max_position_embeddings),
+        switch=switch,
+        style=PromptStyle(),
+        skip=head,
+    )
+
+
+def _logit_scale(config: Any) -> float:
+    """The constant that Cohere multiplies and Granite divides its logits by."""
+    return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+
+
+def _take_over(model: Any, config: Any, switch: Switch) -> bool:
+    """Hand the switch to every attention module; True when all layers have one."""
+    layers = 0
+    for module in model.modules():
+        if hasattr(module, "_attn") and hasattr(module, "layer_id"):  # GPT-Neo, older than the interface
+            module._attn = _older_attention(module.layer_id, config, switch)
+            layers += 1
+        elif hasattr(module, "layer_idx") and any(isinstance(child, nn.Linear) for child in module.children()):
+            module.snapjudge_switch = switch
+            layers += 1
+    return layers == int(config.num_hidden_layers)
+
+
+def _older_attention(layer: int, config: Any, switch: Switch) -> Any:
+    """GPT-Neo's attention: unscaled, local in some layers."""
+    local = config.attention_layers[layer] == "local"
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None = None) -> tuple[Tensor, None]:
+        assert switch.current is not None, "forward outside a pass"
+        out_BTQd = switch.current.attend(layer, query, key, value, Shape(1.0, window=config.window_size if local else None))
+        return out_BTQd.transpose(1, 2), None
+
+    return attend
+
+
+def _interface(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None, **options: Any) -> tuple[Tensor, None]:
+    """Our entry in transformers' AttentionInterface: [B, Q, T, d] in, [B, T, Q, d] out."""
+    switch = getattr(module, "snapjudge_switch", None)
+    assert isinstance(switch, Switch), "a module without a switch"
+    assert switch.current is not None, "forward outside a pass"
+    if options.get("s_aux") is not None:
+        raise BackboneUnsupported("attention sinks (s_aux) are not supported", hint="use a model without learned attention sinks")
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    shape = Shape(scale, softcap=options.get("softcap"), window=options.get("sliding_window"))
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return switch.current.attend(layer, query, key, value, shape), None
+
+
+def _implementation(folder: Path) -> str:
+    """Models older than the interface are loaded with their own attention, which is then replaced."""
+    return "eager" if json.loads((folder / "config.json").read_bytes()).get("model_type") == "gpt_neo" else ATTENTION
+
+
+@cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415 - see _load_transformers
+
+    AttentionInterface.register(ATTENTION, _interface)
+    AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)

@@ -1,0 +1,117 @@
+"""Asking questions of contents, many at once: the one path from token ids to raw label log-probabilities.
+
+Training's validation, the proof, batch scoring and the library all call `read_contents`. Knows nothing of files or statistics.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from snapjudge.core.metric import Metric
+from snapjudge.model.adapter import Adapter
+from snapjudge.model.attention import ContentState
+from snapjudge.model.backbone import Ask, Backbone
+from snapjudge.model.prompt import Content
+from snapjudge.model.readout import Readout, combine
+from snapjudge.model.tokens import Ids
+
+STEP_TOKENS = 4096  # content tokens packed into one forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What one judge asks: its metric, its readout under the backbone, its adapter (None for the bare backbone)."""
+
+    metric: Metric
+    readout: Readout
+    adapter: Adapter | None = None
+
+    @property
+    def content_adapter(self) -> Adapter | None:
+        """The adapter the content is encoded under: none, so that judges share it, but for scope `all`."""
+        return self.adapter if self.adapter is not None and self.adapter.scope == "all" else None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Raw label log-probabilities of one content under one question, and how many windows it took."""
+
+    log_p: tuple[float, ...]
+    windows: int
+
+
+Work = tuple[Content, Sequence[Question]]
+
+
+def read_contents(backbone: Backbone, work: Iterable[Work], *, step_tokens: int = STEP_TOKENS) -> Iterator[list[Reading]]:
+    """For each (content, questions) yield one reading per question, in order. Each content is encoded once per step.
+
+    Memory is bounded by `step_tokens`; work is taken from the iterable as it is needed.
+    """
+    for step in _steps(work, step_tokens):
+        yield from _read_step(backbone, step)
+
+
+def _steps(work: Iterable[Work], step_tokens: int) -> Iterator[list[Work]]:
+    """Cut the work into steps of at most `step_tokens` content tokens, one item at the least."""
+    step: list[Work] = []
+    tokens = 0
+    for item in work:
+        if step and tokens + item[0].tokens > step_tokens:
+            yield step
+            step, tokens = [], 0
+        step.append(item)
+        tokens += item[0].tokens
+    if step:
+        yield step
+
+
+@torch.inference_mode()
+def _read_step(backbone: Backbone, step: Sequence[Work]) -> list[list[Reading]]:
+    wanted: dict[int, tuple[Adapter | None, dict[Ids, None]]] = {}
+    for content, questions in step:
+        for question in questions:
+            adapter = question.content_adapter
+            wanted.setdefault(id(adapter), (adapter, {}))[1].update(dict.fromkeys(content.windows))
+    states: dict[tuple[int, Ids], ContentState] = {}
+    for key, (adapter, windows) in wanted.items():
+        for pack in _packs(list(windows)):
+            for window, state in zip(pack, backbone.encode(pack, adapter), strict=True):
+                states[key, window] = state
+    asks = [
+        Ask(states[id(question.content_adapter), window], question.readout, question.adapter)
+        for content, questions in step
+        for question in questions
+        for window in content.windows
+    ]
+    logits = iter(backbone.read(asks))
+    return [[_reading(content, question, [next(logits) for _ in content.windows]) for question in questions] for content, questions in step]
+
+
+def _packs(windows: list[Ids]) -> Iterator[list[Ids]]:
+    """Packs of at most STEP_TOKENS tokens: one content with very many windows is not encoded in one pass."""
+    pack: list[Ids] = []
+    for window in windows:
+        if pack and sum(map(len, pack)) + len(window) > STEP_TOKENS:
+            yield pack
+            pack = []
+        pack.append(window)
+    if pack:
+        yield pack
+
+
+def _reading(content: Content, question: Question, logits: Sequence[torch.Tensor]) -> Reading:
+    log_p_L = combine(logits, content.orders, question.metric)
+    return Reading(tuple(float(value) for value in log_p_L), len(content.windows) // content.orders)
+
+
+@torch.inference_mode()
+def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch.Tensor]:
+    """The frozen embedding [D] of each content: the mean of its windows' mean hidden states, scaled to length 1."""
+    for step in _steps(((content, ()) for content in contents), STEP_TOKENS):
+        windows = [window for content, _ in step for window in content.windows]
+        found = iter([state.summary_D for pack in _packs(windows) for state in backbone.encode(pack)])
+        for content, _ in step:
+            mean_D = torch.stack([next(found) for _ in content.windows]).mean(0)
+            yield mean_D / mean_D.norm().clamp_min(1e-12)

@@ -1,0 +1,254 @@
+"""The figures of a proof, each with an interval, computed for many bootstrap draws at once.
+
+Every figure is a function of weights: a weight of 1 for each example gives the point figure (held to scikit-learn's by a test), the
+multiplicities of a bootstrap draw give that draw's. Knows nothing of judges.
+
+Arrays: N examples, W weight rows, L labels, K distinct scores in falling order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.metric import Metric
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+DRAWS = 1000
+CONFIDENCE = 0.95
+_CELLS = 4_000_000  # weights held at once
+_BINS = 10
+
+
+class Figure(Frozen):
+    """One number and its 95 % interval; `method` says how the interval was made. A figure the data cannot give is missing, not zero."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Test or calibration examples as arrays: calibrated probabilities [N, L], labels [N], score [N], flags [N], group of each [N]."""
+
+    probabilities: Floats
+    labels: Ints
+    scores: Floats
+    flagged: NDArray[np.bool_]
+    groups: Ints
+
+    def take(self, chosen: NDArray[np.bool_] | Ints) -> "Scored":
+        """Some of the examples."""
+        return Scored(self.probabilities[chosen], self.labels[chosen], self.scores[chosen], self.flagged[chosen], self.groups[chosen])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def figures(data: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Figure]:
+    """All figures of the metric's type. Intervals: percentiles of a bootstrap over groups; Wilson for rates where every group is one example."""
+    point = _values(data, metric, np.ones((1, len(data))))
+    samples = _bootstrap(data, metric, draws, np.random.default_rng(seed))
+    single = len(np.unique(data.groups)) == len(data)
+    counts = _rate_counts(data, metric) if single else {}
+    found = {}
+    for name, value in point.items():
+        if not np.isfinite(value[0]):
+            continue
+        if name in counts:
+            low, high = wilson(*counts[name])
+            method = "wilson"
+        else:
+            sample = samples[name][np.isfinite(samples[name])]
+            if not len(sample):
+                continue
+            tail = (1 - CONFIDENCE) / 2
+            low, high = (float(edge) for edge in np.quantile(sample, [tail, 1 - tail]))
+            method = "bootstrap by group"
+        found[name] = Figure(value=float(value[0]), low=float(min(low, value[0])), high=float(max(high, value[0])), method=method)
+    return found
+
+
+def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson, 1927)."""
+    z = float(stats.norm.ppf(1 - (1 - confidence) / 2))
+    share, spread = hits / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * np.sqrt(share * (1 - share) / total + spread / total / 4) / (1 + spread)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def _bootstrap(data: Scored, metric: Metric, draws: int, rng: np.random.Generator) -> dict[str, Floats]:
+    """Every figure under `draws` resamples of whole groups."""
+    _, member = np.unique(data.groups, return_inverse=True)
+    count = int(member.max()) + 1
+    rows = max(1, min(draws, _CELLS // max(1, len(data))))
+    parts: list[dict[str, Floats]] = []
+    for start in range(0, draws, rows):
+        picked = rng.multinomial(count, np.full(count, 1 / count), size=min(rows, draws - start))
+        parts.append(_values(data, metric, picked[:, member].astype(float)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def positive_of(data: Scored, metric: Metric) -> NDArray[np.bool_]:
+    """Which examples carry a flagged label."""
+    flagged = [index for index, name in enumerate(metric.labels) if name in metric.positive_labels]
+    return np.isin(data.labels, flagged)
+
+
+def _values(data: Scored, metric: Metric, weights_WN: Floats) -> dict[str, Floats]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: dict[str, Floats] = {}
+        if metric.positive_labels:
+            found |= _binary(data, positive_of(data, metric), weights_WN)
+        if metric.type != "boolean":
+            found |= _by_label(data, metric, weights_WN)
+        return found | _probabilistic(data, metric, weights_WN)
+
+
+def _binary(data: Scored, truth: NDArray[np.bool_], weights: Floats) -> dict[str, Floats]:
+    """Rates at the operating point and ranking figures. AUPRC is average precision."""
+    hit, positive = data.flagged & truth, truth.astype(float)
+    tp, fp = weights @ hit, weights @ (data.flagged & ~truth)
+    ps, ns = weights @ positive, weights @ (1 - positive)
+    tp_K, fp_K = ranked_counts(data.scores, truth, weights)
+    before_tp, before_fp = _shifted(tp_K), _shifted(fp_K)
+    auroc = ((fp_K - before_fp) * (before_tp + tp_K) / 2).sum(1) / (ps * ns)
+    auprc = ((tp_K - before_tp) * tp_K / np.maximum(tp_K + fp_K, 1e-300)).sum(1) / ps
+    allowed = fp_K <= 0.01 * ns[:, None]
+    return {
+        "f1": 2 * tp / (2 * tp + fp + (ps - tp)),
+        "precision": tp / (tp + fp),
+        "recall": tp / ps,
+        "fpr": fp / ns,
+        "auroc": auroc,
+        "auprc": auprc,
+        "recall_at_1_fpr": np.where(allowed, tp_K, 0).max(1) / ps,
+    }
+
+
+def ranked_counts(scores: Floats, truth: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
+    """Weighted true and false positives [W, K] when everything at or above each distinct score is flagged."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.r_[np.nonzero(np.diff(scores[order]))[0], len(scores) - 1]
+    sorted_weights = weights[:, order]
+    tp = np.cumsum(sorted_weights * truth[order], 1)[:, last]
+    fp = np.cumsum(sorted_weights * ~truth[order], 1)[:, last]
+    return tp, fp
+
+
+def _shifted(counts: Floats) -> Floats:
+    return np.concatenate((np.zeros((len(counts), 1)), counts[:, :-1]), 1)
+
+
+def _by_label(data: Scored, metric: Metric, weights: Floats) -> dict[str, Floats]:
+    """Figures over all labels, from the weighted confusion matrix."""
+    labels = len(metric.labels)
+    answer = data.probabilities.argmax(1)
+    truth_NL, answer_NL = np.eye(labels)[data.labels], np.eye(labels)[answer]
+    confusion = np.einsum("wn,na,nb->wab", weights, truth_NL, answer_NL, optimize=True)
+    total, right = confusion.sum((1, 2)), np.einsum("waa->wa", confusion)
+    f1 = 2 * right / (confusion.sum(1) + confusion.sum(2))
+    present = confusion.sum(2) > 0
+    found = {"accuracy": right.sum(1) / total, "macro_f1": np.where(present, np.nan_to_num(f1), 0).sum(1) / present.sum(1)}
+    if metric.type != "score":
+        areas = np.stack([_area(data.probabilities[:, index], data.labels == index, weights) for index in range(labels)])
+        usable = np.isfinite(areas)
+        return found | {"macro_auroc": np.where(usable, areas, 0).sum(0) / usable.sum(0)}
+    level = np.arange(labels)
+    cost = (level[:, None] - level) ** 2 / (labels - 1) ** 2
+    chance = np.einsum("wa,wb->wab", confusion.sum(2), confusion.sum(1)) / total[:, None, None]
+    kappa = 1 - (confusion * cost).sum((1, 2)) / (chance * cost).sum((1, 2))
+    mean_level = data.probabilities @ level
+    return found | {
+        "mae": weights @ np.abs(mean_level - data.labels) / total,
+        "weighted_kappa": kappa,
+        "pearson": _pearson(mean_level, data.labels.astype(float), weights),
+    }
+
+
+def _area(scores: Floats, truth: NDArray[np.bool_], weights: Floats) -> Floats:
+    tp, fp = ranked_counts(scores, truth, weights)
+    area: Floats = ((fp - _shifted(fp)) * (_shifted(tp) + tp) / 2).sum(1) / (tp[:, -1] * fp[:, -1])
+    return area
+
+
+def _pearson(x: Floats, y: Floats, weights: Floats) -> Floats:
+    total = weights.sum(1)
+    mean_x, mean_y = weights @ x / total, weights @ y / total
+    covariance = weights @ (x * y) / total - mean_x * mean_y
+    found: Floats = covariance / np.sqrt((weights @ x**2 / total - mean_x**2) * (weights @ y**2 / total - mean_y**2))
+    return found
+
+
+def _probabilistic(data: Scored, metric: Metric, weights: Floats) -> dict[str, Floats]:
+    """Log loss, Brier score and expected calibration error (10 equal-width bins) of the flagged label, or of the best label."""
+    total, rows = weights.sum(1), np.arange(len(data))
+    loss = -np.log(np.maximum(data.probabilities[rows, data.labels], 1e-15))
+    if metric.type == "boolean":
+        claimed, truth = data.scores, positive_of(data, metric).astype(float)
+        brier = (claimed - truth) ** 2
+    else:
+        claimed, truth = data.probabilities.max(1), (data.probabilities.argmax(1) == data.labels).astype(float)
+        brier = ((data.probabilities - np.eye(len(metric.labels))[data.labels]) ** 2).sum(1)
+    bins = np.minimum((claimed * _BINS).astype(int), _BINS - 1)
+    gap_per_bin = weights @ (np.eye(_BINS)[bins] * (claimed - truth)[:, None])
+    return {"log_loss": weights @ loss / total, "brier": weights @ brier / total, "ece": np.abs(gap_per_bin).sum(1) / total}
+
+
+def _rate_counts(data: Scored, metric: Metric) -> dict[str, tuple[int, int]]:
+    """Hits and totals of the figures that are plain proportions."""
+    counts: dict[str, tuple[int, int]] = {}
+    if metric.positive_labels:
+        truth = positive_of(data, metric)
+        hits = int((data.flagged & truth).sum())
+        counts = {
+            "precision": (hits, int(data.flagged.sum())),
+            "recall": (hits, int(truth.sum())),
+            "fpr": (int((data.flagged & ~truth).sum()), int((~truth).sum())),
+        }
+    if metric.type != "boolean":
+        counts["accuracy"] = (int((data.probabilities.argmax(1) == data.labels).sum()), len(data))
+    return {name: pair for name, pair in counts.items() if pair[1]}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Difference of one ranking figure between two scorers on the same examples, and its standard error over group draws."""
+
+    difference: float
+    low: float
+    high: float
+    error: float
+
+
+def main_figure(metric: Metric) -> str:
+    """The figure that picks epochs and scopes: ranking for labels, correlation for levels."""
+    if metric.positive_labels:
+        return "auroc"
+    return "pearson" if metric.type == "score" else "macro_auroc"
+
+
+def compare(first: Scored, second: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) -> Paired:
+    """`first` minus `second` in the metric's main figure, with the same draws for both."""
+    name = main_figure(metric)
+    ones = np.ones((1, len(first)))
+    point = float(_values(first, metric, ones)[name][0] - _values(second, metric, ones)[name][0])
+    both = [_bootstrap(data, metric, draws, np.random.default_rng(seed))[name] for data in (first, second)]
+    gap = (both[0] - both[1])[np.isfinite(both[0] - both[1])]
+    if not len(gap):
+        return Paired(point, point, point, 0.0)
+    low, high = np.quantile(gap, [0.025, 0.975])
+    return Paired(point, float(low), float(high), float(gap.std()))
+
+
+def group_numbers(groups: Sequence[str]) -> Ints:
+    """Groups as integers, in order of first appearance."""
+    seen: dict[str, int] = {}
+    return np.array([seen.setdefault(group, len(seen)) for group in groups], dtype=np.int64)

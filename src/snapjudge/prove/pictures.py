@@ -1,0 +1,81 @@
+"""Pictures as inline SVG: line plots and histograms that need no script and no font of their own. Knows nothing of proofs."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+Point = tuple[float, float]
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 320, 260, 46, 40, 26, 12
+_COLOURS = ("#2457c5", "#d9822b", "#7a7f87")
+
+
+def plot(title: str, x_label: str, y_label: str, lines: Mapping[str, Sequence[Point]], *, diagonal: bool = False, dots: bool = False, note: str = "") -> str:
+    """Lines in the unit square, with axes, grid and a legend where there is more than one line."""
+    body = [_diagonal()] if diagonal else []
+    for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
+        if points:
+            path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in points)
+            body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"><title>{escape(name)}</title></polyline>')
+            if dots:
+                body += [f'<circle cx="{_x(x):.1f}" cy="{_y(y):.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+    if len(lines) > 1:
+        body.append(_legend(list(lines)))
+    return _frame(title, x_label, y_label, [f"{v:g}" for v in (0, 0.25, 0.5, 0.75, 1)], body, note)
+
+
+def histogram(title: str, x_label: str, counts: Mapping[str, Sequence[int]], *, mark: float | None = None, note: str = "") -> str:
+    """Counts per bin of [0, 1], one colour a series, side by side; on a square-root scale so that small bins stay visible."""
+    top = max([count for series in counts.values() for count in series] + [1])
+    body = []
+    for place, ((name, series), colour) in enumerate(zip(counts.items(), _COLOURS, strict=False)):
+        for index, count in enumerate(series):
+            width = 1 / len(series)
+            height = (count / top) ** 0.5
+            left = _x((index + place / len(counts)) * width)
+            box = f'x="{left:.1f}" y="{_y(height):.1f}" width="{(_x(width) - _x(0)) / len(counts) - 0.5:.1f}" height="{_y(0) - _y(height):.1f}"'
+            body.append(f'<rect {box} fill="{colour}"><title>{escape(name)}: {count}</title></rect>')
+    if mark is not None:
+        body.append(f'<line x1="{_x(mark):.1f}" x2="{_x(mark):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="#c0392b" stroke-dasharray="4 3"/>')
+        anchor, shift = ("end", -4) if mark > 0.6 else ("start", 4)
+        body.append(f'<text x="{_x(mark) + shift:.1f}" y="{_y(1) + 22}" text-anchor="{anchor}" fill="#c0392b">threshold {mark:.3f}</text>')
+    body.append(_legend(list(counts)))
+    return _frame(title, x_label, "examples", [f"{round(top * v * v)}" for v in (0, 0.25, 0.5, 0.75, 1)], body, note)
+
+
+def _x(value: float) -> float:
+    return _LEFT + value * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _y(value: float) -> float:
+    return _HEIGHT - _BOTTOM - value * (_HEIGHT - _BOTTOM - _TOP)
+
+
+def _diagonal() -> str:
+    return f'<line x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}" stroke="#b5bac2" stroke-dasharray="3 3"/>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    rows = []
+    for index, (name, colour) in enumerate(zip(names, _COLOURS, strict=False)):
+        y = _y(1) + 8 + index * 14
+        rows.append(
+            f'<rect x="{_x(0.36):.0f}" y="{y - 7:.0f}" width="9" height="9" fill="{colour}"/><text x="{_x(0.36) + 13:.0f}" y="{y + 1:.0f}">{escape(name)}</text>'
+        )
+    return "".join(rows)
+
+
+def _frame(title: str, x_label: str, y_label: str, ticks: Sequence[str], body: Sequence[str], note: str) -> str:
+    grid = []
+    for value, tick in zip((0, 0.25, 0.5, 0.75, 1), ticks, strict=True):
+        grid.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(value):.1f}" y2="{_y(value):.1f}" stroke="#e4e7eb"/>')
+        grid.append(f'<text x="{_LEFT - 5}" y="{_y(value) + 3.5:.1f}" text-anchor="end">{tick}</text>')
+        grid.append(f'<text x="{_x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
+    labels = (
+        f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="12" y="{_y(0.5):.0f}" text-anchor="middle" transform="rotate(-90 12 {_y(0.5):.0f})">{escape(y_label)}</text>'
+        f'<text x="{_LEFT}" y="16" font-weight="600" font-size="12">{escape(title)}</text>'
+    )
+    described = f"<desc>{escape(note)}</desc>" if note else ""
+    return (
+        f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" xmlns="http://www.w3.org/2000/svg" font-size="10" fill="#3b4149">'
+        f"<title>{escape(title)}</title>{described}{''.join(grid)}{''.join(body)}{labels}</svg>"
+    )

@@ -1,0 +1,288 @@
+"""The proof: every figure of a judge and its baselines on one test split, with what a report needs to draw them.
+
+`prove` is a pure function of scores and labels. Knows nothing of models, files or HTML.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example, Inputs
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.judgement import Judgement, judge_of
+from snapjudge.core.metric import Metric
+from snapjudge.core.rules import Gate
+from snapjudge.errors import RuleInvalid
+from snapjudge.prove.figures import Figure, Scored, figures, group_numbers, main_figure, positive_of, ranked_counts
+
+LogP = Sequence[tuple[float, ...]]
+FORMAT = 1
+_WORST = 12
+_POINTS = 200
+_FEWEST_IN_SLICE = 20
+
+
+class Reliability(Frozen):
+    """One bin of the reliability picture: mean claimed probability, observed share, examples in it."""
+
+    claimed: float
+    observed: float
+    count: int
+
+
+class Curves(Frozen):
+    """What the pictures show; empty for metrics without a flagged label."""
+
+    roc: tuple[tuple[float, float], ...] = Field(default=(), description="(false-positive rate, recall)")
+    precision_recall: tuple[tuple[float, float], ...] = Field(default=(), description="(recall, precision)")
+    reliability: tuple[Reliability, ...] = ()
+    histogram: dict[str, tuple[int, ...]] = Field(default={}, description="label -> counts of the score in twenty bins")
+
+
+class Slice(Frozen):
+    """Figures of a part of the test."""
+
+    by: str
+    value: str
+    examples: int
+    figures: dict[str, Figure]
+
+
+class WorstError(Frozen):
+    """A test example the judge is most wrong about."""
+
+    id: str
+    where: str
+    truth: str
+    label: str
+    score: float
+    inputs: dict[str, str]
+
+
+class GateResult(Frozen):
+    """Whether a stated gate was met, and the number it was held against."""
+
+    gate: str
+    found: float | None
+    passed: bool
+
+
+class Contender(Frozen):
+    """The judge or a baseline on the test: its figures and the threshold they were taken at."""
+
+    name: str
+    figures: dict[str, Figure]
+    threshold: float
+
+
+class Proof(Frozen):
+    """proof.json: format first, then everything the report says."""
+
+    format: int = FORMAT
+    judge: str
+    metric: str
+    criteria_version: int
+    question: str
+    backbone: str
+    scope: str
+    data: dict[str, int] = Field(description="examples in each split")
+    labels: dict[str, int] = Field(description="test examples by label")
+    positive: tuple[str, ...]
+    main_figure: str
+    confidence: float = 0.95
+    calibration: Calibration
+    contenders: tuple[Contender, ...]
+    confusion: dict[str, dict[str, int]] = Field(description="truth -> answer -> count")
+    slices: tuple[Slice, ...]
+    worst: tuple[WorstError, ...]
+    curves: Curves
+    gates: tuple[GateResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    bundle_digest: str = ""
+    created: str = ""
+
+    @property
+    def judge_figures(self) -> dict[str, Figure]:
+        """The judge's own figures."""
+        return self.contenders[0].figures
+
+    @property
+    def failed_gates(self) -> list[GateResult]:
+        """Gates that were missed."""
+        return [gate for gate in self.gates if not gate.passed]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Raw scores of the judge or a baseline on the test, and its own calibration."""
+
+    name: str
+    log_p: LogP
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the proof says of the judge, beside figures."""
+
+    judge: str
+    backbone: str
+    scope: str
+    data: Mapping[str, int]
+    notes: Sequence[str] = ()
+    bundle_digest: str = ""
+    created: str = ""
+
+
+def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, list[Judgement]]:
+    """Judgements of raw scores, and the same as arrays for the figures."""
+    judgements = [judge_of("", metric, calibration, row, 1) for row in log_p]
+    arrays = Scored(
+        probabilities=np.array([list(one.probabilities.values()) for one in judgements]),
+        labels=np.array([example.label_index for example in examples], dtype=np.int64),
+        scores=np.array([one.score for one in judgements]),
+        flagged=np.array([one.flagged for one in judgements], dtype=bool),
+        groups=group_numbers([example.group for example in examples]),
+    )
+    return arrays, judgements
+
+
+def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Contestant], header: Header, gates: Sequence[Gate] = ()) -> Proof:
+    """The proof of the first contestant beside the others.
+
+    Raises:
+        RuleInvalid: a gate names a figure that this metric and data do not have.
+    """
+    contenders = []
+    for contestant in contestants:
+        arrays, _ = scored(contestant.log_p, contestant.calibration, metric, examples)
+        contenders.append(Contender(name=contestant.name, figures=figures(arrays, metric), threshold=contestant.calibration.threshold.value))
+    judge = contestants[0]
+    arrays, judgements = scored(judge.log_p, judge.calibration, metric, examples)
+    answers = [metric.label_names[index] for index in arrays.probabilities.argmax(1)]
+    truths = [metric.label_names[index] for index in arrays.labels]
+    pairs = Counter(zip(truths, answers, strict=True))
+    return Proof(
+        judge=header.judge,
+        metric=metric.name,
+        criteria_version=metric.version,
+        question=metric.question,
+        backbone=header.backbone,
+        scope=header.scope,
+        data=dict(header.data),
+        labels={name: truths.count(name) for name in metric.labels},
+        positive=metric.positive_labels,
+        main_figure=main_figure(metric),
+        calibration=judge.calibration,
+        contenders=tuple(contenders),
+        confusion={truth: {answer: pairs[truth, answer] for answer in metric.labels} for truth in metric.labels},
+        slices=tuple(_slices(arrays, metric, examples)),
+        worst=tuple(_worst(metric, examples, judgements)),
+        curves=_curves(arrays, metric),
+        gates=tuple(_gates(gates, contenders[0].figures)),
+        notes=tuple(header.notes),
+        bundle_digest=header.bundle_digest,
+        created=header.created,
+    )
+
+
+def _gates(gates: Sequence[Gate], found: Mapping[str, Figure]) -> list[GateResult]:
+    results = []
+    for gate in gates:
+        figure = found.get(gate.figure)
+        if figure is None:
+            raise RuleInvalid(f"gate {gate}: the proof has no figure {gate.figure!r}", hint=f"one of {', '.join(found)}", received=str(gate))
+        value = {"": figure.value, ".low": figure.low, ".high": figure.high}[gate.end]
+        results.append(GateResult(gate=str(gate), found=value, passed=gate.passes(value)))
+    return results
+
+
+def _slices(arrays: Scored, metric: Metric, examples: Sequence[Example]) -> list[Slice]:
+    """Thirds by length in characters, and every source; slices of fewer than twenty examples are left out."""
+    lengths = np.array([sum(len(text) for text in texts_of(example.inputs).values()) for example in examples])
+    short, long = np.quantile(lengths, [1 / 3, 2 / 3])
+    bands = [
+        (f"up to {short:.0f}", lengths <= short),
+        (f"{short:.0f} to {long:.0f}", (lengths > short) & (lengths <= long)),
+        (f"over {long:.0f}", lengths > long),
+    ]
+    parts = [("characters", name, chosen) for name, chosen in bands]
+    for by in ("source", "category"):
+        values = np.array([getattr(example.provenance, by) for example in examples])
+        if len(set(values)) > 1:
+            parts += [(by, str(value), values == value) for value in sorted(set(values))]
+    return [
+        Slice(by=by, value=value or "(none)", examples=int(chosen.sum()), figures=figures(arrays.take(chosen), metric, draws=300))
+        for by, value, chosen in parts
+        if chosen.sum() >= _FEWEST_IN_SLICE
+    ]
+
+
+def texts_of(inputs: Inputs) -> dict[str, str]:
+    """Input fields as plain text, for people and for the TF-IDF baseline."""
+    found = {}
+    for name, value in inputs.items():
+        if name == "messages" and isinstance(value, list):
+            found[name] = "\n".join(f"{turn.get('role', '')}: {turn.get('content') or ''}" for turn in value)
+        else:
+            found[name] = value if isinstance(value, str) else str(value)
+    return found
+
+
+def _worst(metric: Metric, examples: Sequence[Example], judgements: Sequence[Judgement]) -> list[WorstError]:
+    """Wrong answers, the most confident first."""
+
+    def probability_of_truth(index: int) -> float:
+        return judgements[index].probabilities[metric.label_names[examples[index].label_index]]
+
+    order = sorted(range(len(examples)), key=probability_of_truth)
+    wrong = [index for index in order if judgements[index].label != metric.label_names[examples[index].label_index]]
+    return [
+        WorstError(
+            id=examples[index].id,
+            where=examples[index].where,
+            truth=metric.label_names[examples[index].label_index],
+            label=judgements[index].label,
+            score=judgements[index].score,
+            inputs={
+                name: text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)" for name, text in texts_of(examples[index].inputs).items()
+            },
+        )
+        for index in wrong[:_WORST]
+    ]
+
+
+def _curves(arrays: Scored, metric: Metric) -> Curves:
+    if not metric.positive_labels:
+        return Curves()
+    truth = positive_of(arrays, metric)
+    tp, fp = (counts[0] for counts in ranked_counts(arrays.scores, truth, np.ones((1, len(arrays)))))
+    positives, negatives = max(1, int(truth.sum())), max(1, int((~truth).sum()))
+    keep = np.unique(np.linspace(0, len(tp) - 1, _POINTS).astype(int))
+    roc = [(0.0, 0.0), *((float(fp[k] / negatives), float(tp[k] / positives)) for k in keep)]
+    recall_precision = [(float(tp[k] / positives), float(tp[k] / (tp[k] + fp[k]))) for k in keep]
+    return Curves(
+        roc=tuple(roc),
+        precision_recall=tuple(recall_precision),
+        reliability=tuple(_reliability(arrays.scores, truth)),
+        histogram={"flagged label": _histogram(arrays.scores[truth]), "others": _histogram(arrays.scores[~truth])},
+    )
+
+
+def _reliability(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> list[Reliability]:
+    """Ten bins with about equally many examples each."""
+    order = np.argsort(scores, kind="stable")
+    return [
+        Reliability(claimed=float(scores[part].mean()), observed=float(truth[part].mean()), count=len(part))
+        for part in np.array_split(order, min(10, len(order)))
+        if len(part)
+    ]
+
+
+def _histogram(scores: NDArray[np.float64]) -> tuple[int, ...]:
+    return tuple(int(count) for count in np.histogram(scores, bins=20, range=(0.0, 1.0))[0])

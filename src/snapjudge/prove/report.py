@@ -1,0 +1,78 @@
+"""report.html: the proof for people, one self-contained page without scripts. Knows nothing of how figures are made."""
+
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from snapjudge.prove.figures import Figure
+from snapjudge.prove.pictures import histogram, plot
+from snapjudge.prove.proof import Proof
+
+NAMES = {
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "fpr": "False-positive rate",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "recall_at_1_fpr": "Recall at 1 % FPR",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "macro_auroc": "Macro AUROC",
+    "mae": "Mean absolute error",
+    "weighted_kappa": "Quadratic kappa",
+    "pearson": "Pearson r",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+
+
+def render_report(proof: Proof) -> str:
+    """The page of one proof."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = show_figure
+    template = environment.from_string((resources.files("snapjudge.prove") / "report.html.j2").read_text(encoding="utf-8"))
+    slice_names = [name for name in ("f1", "recall", "fpr", "auroc", "accuracy", "macro_f1", "mae") if name in proof.judge_figures]
+    return template.render(proof=proof, names=NAMES, pictures=_pictures(proof), slice_names=slice_names, threshold=threshold_text(proof))
+
+
+def show_figure(figure: Figure | None) -> str:
+    """`0.912 [0.861, 0.949]`, or - where the data cannot give it."""
+    return "-" if figure is None else f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def threshold_text(proof: Proof) -> str:
+    """One sentence on where the flag is raised and what is promised."""
+    threshold = proof.calibration.threshold
+    if not proof.positive:
+        return "This metric flags nothing; the label is the most likely one."
+    if threshold.rule is None:
+        return f"Flagged from a score of {threshold.value:.3f}: no guarantee was asked for."
+    if threshold.guaranteed:
+        counted = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples"}[threshold.rule.figure]
+        return f"Flagged from a score of {threshold.value:.3f}: {threshold.rule} holds by an exact binomial bound on {threshold.counted} calibration {counted}."
+    return (
+        f"Flagged from a score of {threshold.value:.3f}: the calibration data ({threshold.counted} counted) cannot support {threshold.rule}; "
+        f"at least {threshold.needed} more labels of that class are needed."
+    )
+
+
+def _pictures(proof: Proof) -> list[str]:
+    curves, figures = proof.curves, proof.judge_figures
+    if not curves.roc:
+        return []
+    share = sum(proof.labels[name] for name in proof.positive) / max(1, sum(proof.labels.values()))
+    return [
+        plot("ROC", "false-positive rate", "recall", {"judge": curves.roc}, diagonal=True, note=f"AUROC {show_figure(figures.get('auroc'))}"),
+        plot("Precision and recall", "recall", "precision", {"judge": curves.precision_recall, "share of positives": [(0, share), (1, share)]}),
+        plot(
+            "Reliability",
+            "claimed probability",
+            "observed share",
+            {"ten equal bins": [(b.claimed, b.observed) for b in curves.reliability]},
+            diagonal=True,
+            dots=True,
+        ),
+        histogram("Scores", "calibrated probability of the flagged label", curves.histogram, mark=proof.calibration.threshold.value),
+    ]

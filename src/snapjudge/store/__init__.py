@@ -1,0 +1,1 @@
+"""Things on disk: judge bundles. Knows nothing of models or statistics."""

@@ -1,0 +1,169 @@
+"""Judge bundles: immutable folders with a manifest, verified on load.
+
+    NAME/VERSION/  manifest.json, metric.yaml, adapter/, calibration.json, proof.json, report.html, run.json, README.md
+
+Knows nothing of what the numbers mean; the adapter's weights are handed on as a folder.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.manifest import FORMAT, Manifest
+from snapjudge.core.metric import Metric
+from snapjudge.core.metric_file import parse_metric
+from snapjudge.errors import BundleInvalid, BundleNotFound, PickleRefused, RunConflict
+from snapjudge.store.files import write_folder
+
+MANIFEST = "manifest.json"
+NEEDED = ("metric.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "calibration.json", "proof.json", "run.json")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+_NAMED = re.compile(r"^([a-z][a-z0-9_]{0,63})(?:@(\d+))?$")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: the values a judge needs and where its folder is."""
+
+    folder: Path
+    manifest: Manifest
+    metric: Metric
+    calibration: Calibration
+
+    @property
+    def adapter_folder(self) -> Path:
+        """Where the adapter lies in PEFT's layout."""
+        return self.folder / "adapter"
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest, which names every other file's."""
+        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def judge_roots() -> list[Path]:
+    """Where judges are looked up by name: $SNAPJUDGE_JUDGES (several, separated as in PATH), ./judges, the user's data folder."""
+    stated = [Path(part) for part in os.environ.get("SNAPJUDGE_JUDGES", "").split(os.pathsep) if part]
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return [*stated, Path("judges"), data / "snapjudge" / "judges"]
+
+
+def find_bundle(name: str | Path, roots: Sequence[Path] | None = None) -> Path:
+    """A bundle's folder from a path (a version, or a judge whose newest version is meant) or a name such as `tone` or `tone@3`.
+
+    Raises:
+        BundleNotFound: saying where it was looked for.
+    """
+    path = Path(name).expanduser()
+    if (path / MANIFEST).is_file():
+        return path
+    if path.is_dir() and (newest := newest_version(path)):
+        return path / str(newest)
+    match = _NAMED.match(str(name))
+    places = judge_roots() if roots is None else roots
+    if match:
+        for root in places:
+            versions = root / match[1]
+            version = int(match[2]) if match[2] else newest_version(versions)
+            if version and (versions / str(version) / MANIFEST).is_file():
+                return versions / str(version)
+    if path.is_dir():
+        raise BundleNotFound(
+            f"{name} is a folder without {MANIFEST}", hint="a bundle folder is NAME/VERSION, as `snapjudge train --out` writes it", received=str(name)
+        )
+    raise BundleNotFound(
+        f"no judge {str(name)!r} in {', '.join(str(place) for place in places)}",
+        hint="give a bundle's folder, or set SNAPJUDGE_JUDGES to where your judges are",
+        received=str(name),
+    )
+
+
+def newest_version(folder: Path) -> int | None:
+    """The highest version number among a judge's folders."""
+    if not folder.is_dir():
+        return None
+    return max((int(child.name) for child in folder.iterdir() if child.name.isdigit() and (child / MANIFEST).is_file()), default=None)
+
+
+def next_version(folder: Path) -> int:
+    """The version a new bundle of this judge gets; any numbered folder counts, whole or not."""
+    if not folder.is_dir():
+        return 1
+    return max((int(child.name) for child in folder.iterdir() if child.name.isdigit()), default=0) + 1
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> Path:
+    """Write a bundle to NAME/VERSION under `folder`; the digests in the manifest are made here.
+
+    Raises:
+        RunConflict: that version exists already.
+        StorageFailed: disk full and the like; nothing is left behind.
+    """
+    target = folder / manifest.name / str(manifest.version)
+    if target.exists():
+        raise RunConflict(f"{target} exists already", hint="bundles never change; a new training writes the next version")
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    full = manifest.model_copy(update={"files": digests})
+    write_folder(target, {**files, MANIFEST: (full.model_dump_json(indent=2) + "\n").encode()}, last=MANIFEST)
+    return target
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises:
+        PickleRefused: a pickle lies in it, or in place of one of its files.
+        BundleInvalid: a file is missing, unknown or changed, or the format is newer than this version.
+    """
+    manifest = _manifest(folder)
+    hint = "the folder was changed after training; restore it from its source or train again"
+    present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    for name, path in present.items():
+        if path.suffix in _PICKLES or _looks_pickled(path):
+            raise PickleRefused(f"{folder}: {name} is a pickle; it was not opened", hint="bundles hold safetensors only, since loading a pickle runs code")
+    for name in (*NEEDED, *manifest.files):
+        if name not in manifest.files:
+            raise BundleInvalid(f"{folder}: the manifest does not list {name}", hint=hint)
+        if name not in present:
+            raise BundleInvalid(f"{folder}: {name} is missing", hint=hint)
+    unknown = sorted(set(present) - set(manifest.files) - {MANIFEST})
+    if unknown:
+        raise BundleInvalid(f"{folder}: files the manifest does not list: {', '.join(unknown[:4])}", hint=hint)
+    contents = {name: present[name].read_bytes() for name in manifest.files}
+    for name, content in contents.items():
+        found = hashlib.sha256(content).hexdigest()
+        if found != manifest.files[name]:
+            raise BundleInvalid(f"{folder}: {name} has changed: sha256 {found[:12]}..., the manifest says {manifest.files[name][:12]}...", hint=hint)
+    try:
+        calibration = Calibration.model_validate_json(contents["calibration.json"])
+    except ValidationError as error:
+        raise BundleInvalid(f"{folder}: calibration.json cannot be read: {error.errors()[0]['msg']}", hint=hint) from error
+    metric = parse_metric(contents["metric.yaml"].decode(), f"{folder}/metric.yaml")
+    return Bundle(folder, manifest, metric, calibration)
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleNotFound(f"{folder} has no {MANIFEST}", hint="a bundle folder is NAME/VERSION, as `snapjudge train --out` writes it")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        hint = f"this snapjudge reads format {FORMAT}; install a newer one" if where == "format" else "the folder was changed after training"
+        raise BundleInvalid(f"{path}: {where}: {first['msg']}", hint=hint) from error
+
+
+def _looks_pickled(path: Path) -> bool:
+    """A pickle of protocol 2 and later, or the zip archive torch wraps one in; a safetensors file has an opening brace at byte 8."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    protocol = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return start[:4] == b"PK\x03\x04" or (protocol and start[8:9] != b"{")

@@ -1,0 +1,102 @@
+"""For tests of code that uses snapjudge: tiny random decoders in the Hugging Face layout, and example factories.
+
+    folder = write_tiny_decoder(tmp_path / "llama", "llama")
+    backbone = load_backbone(str(folder))
+
+The decoders know nothing; they are for checking plumbing and equality, never quality.
+"""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snapjudge.core.example import Example, Provenance
+
+_WORDS = [
+    "the",
+    "a",
+    "yes",
+    "no",
+    "is",
+    "was",
+    "text",
+    "toxic",
+    "polite",
+    "rude",
+    "answer",
+    "question",
+    "input",
+    "output",
+    "user",
+    "said",
+    "buy",
+    "sell",
+    "one",
+    "two",
+    "three",
+    "please",
+    "thanks",
+    "bad",
+    "good",
+]
+CONTROL = "<|control|>"
+_BASE = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256}
+_GROUPED = {**_BASE, "num_key_value_heads": 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _GROUPED,
+    "qwen2": _GROUPED,
+    "qwen3": {**_GROUPED, "head_dim": 8},
+    "mistral": {**_GROUPED, "sliding_window": 16},
+    "phi3": {**_GROUPED, "pad_token_id": 0},
+    "gemma2": {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
+    "gemma3_text": {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
+    "gpt_neox": {**_BASE, "rotary_pct": 0.5},
+    "granite": {**_GROUPED, "logits_scaling": 4.0},
+}
+
+
+def write_tiny_decoder(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+    """Write a random decoder of one of FAMILIES, with a byte-level tokenizer, in the Hugging Face layout. Needs the local extra."""
+    import torch  # noqa: PLC0415 - tests of light code import this module too
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = AutoConfig.for_model(family, **FAMILIES[family])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():  # larger than the usual initial weights, so that mistakes show
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.25)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=sorted(alphabet), special_tokens=["<|endoftext|>", CONTROL], show_progress=False)
+    tokenizer.train_from_iterator([" ".join(_WORDS)] * 4, trainer)
+    return tokenizer
+
+
+def make_examples(count: int, *, seed: int = 0, rule: Callable[[str], bool] = lambda text: "buy" in text) -> list[Example]:
+    """Distinct random texts in the field `output` with two labels, the first where `rule` holds; about half of them each."""
+    rng = random.Random(seed)  # noqa: S311 - test data
+    found: dict[str, Example] = {}
+    while len(found) < count:
+        words = rng.choices(_WORDS, k=rng.randint(5, 14))
+        words = [word for word in words if word != "buy"] + ["buy"] * (len(found) % 2)
+        rng.shuffle(words)
+        text = " ".join(words)
+        target = (1.0, 0.0) if rule(text) else (0.0, 1.0)
+        made = Example(id=f"e{len(found)}", inputs={"output": text}, target=target, provenance=Provenance(source="made"), where=f"made:{len(found)}")
+        found.setdefault(text, made)
+    return list(found.values())

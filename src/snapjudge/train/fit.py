@@ -1,0 +1,392 @@
+"""Fitting one adapter: encode once, then epochs over readouts; best epoch kept; divergence and collapse restart at a lower rate.
+
+Resumable to the bit: batches are a function of seed and epoch, the state is saved every epoch and on request to stop.
+Knows nothing of files of data, calibration or what a validation figure means: the caller hands in `validate`.
+
+Tensors: E examples of a batch, R their reads (windows and orders), L labels.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Progress
+from snapjudge.errors import Interrupted, TrainingFailed
+from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.prompt import Content
+from snapjudge.model.reading import STEP_TOKENS, Question, read_contents
+from snapjudge.model.readout import Readout, combine
+from snapjudge.train.checkpoint import load_state, save_state
+from snapjudge.train.contents import ContentStore, padded_states
+from snapjudge.train.objectives import loss_of
+from snapjudge.train.sampling import epoch_batches
+
+LogP = Sequence[tuple[float, ...]]
+
+
+class FitConfig(Frozen):
+    """How an adapter is fitted. `epochs` None: as many as give about 400 steps, 4 to 10."""
+
+    rank: int = Field(default=16, ge=1, le=256)
+    alpha: float = Field(default=32.0, gt=0)
+    rate: float = Field(default=1e-3, gt=0, le=1, description="peak learning rate of AdamW; lowered by itself where it diverges or collapses")
+    batch: int = Field(default=32, ge=1, le=4096)
+    epochs: int | None = Field(default=None, ge=1, le=1000)
+    patience: int = Field(default=3, ge=1, description="epochs without a better validation figure before stopping")
+    warmup: float = Field(default=0.06, ge=0, lt=1, description="share of all steps over which the rate rises")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    balanced: bool = Field(default=True, description="equal shares of the classes in every epoch")
+    restarts: int = Field(default=3, ge=0, description="how often the rate may be lowered and the fit begun again")
+    cache_gb: float = Field(default=2.0, ge=0, description="content states kept in memory, GiB; the rest goes to a file")
+    seed: int = 0
+
+    def epochs_for(self, examples: int) -> int:
+        """The planned number of epochs."""
+        return self.epochs or max(4, min(10, round(400 * self.batch / max(1, examples))))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the caller says of one epoch's validation: a figure where more is better and 0.5 or so is chance, its name, and the log loss."""
+
+    figure: float
+    name: str
+    loss: float
+    chance: float
+    error: float  # standard error of the figure
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Contents with their targets (label distributions), for training; contents alone, for validation."""
+
+    contents: Sequence[Content]
+    targets: Sequence[tuple[float, ...]]
+    validation: Sequence[Content]
+
+    @property
+    def classes(self) -> list[int]:
+        """The most likely label of each target."""
+        return [max(range(len(target)), key=target.__getitem__) for target in self.targets]
+
+
+@dataclass
+class FitResult:
+    """The adapter of the best epoch and how it came to be."""
+
+    adapter: Adapter
+    best: Validation
+    log_p: list[tuple[float, ...]]
+    rate: float
+    history: list[dict[str, Any]]
+    notes: list[str]
+    encode_seconds: float
+    seconds: float
+
+
+@dataclass
+class _State:
+    """Where a fit stands; everything a resumed one needs."""
+
+    rate: float
+    restarts: int = 0
+    epoch: int = 0
+    step: int = 0  # batches done in this epoch
+    loss_sum: float = 0.0
+    stale: int = 0
+    best: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    done: bool = False
+
+
+class _Retry(Exception):
+    """This rate does not work; the text says why."""
+
+
+def fit(
+    backbone: Backbone,
+    metric: Metric,
+    readout: Readout,
+    data: FitData,
+    scope: Scope,
+    config: FitConfig,
+    *,
+    validate: Callable[[LogP], Validation],
+    folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Fit an adapter of the given scope.
+
+    Args:
+        validate: turns the validation contents' raw label log-probabilities into a figure.
+        folder: where the resumable state and, past the memory budget, the content states are written.
+        stop: asked after every step; True saves the state and raises Interrupted.
+
+    Raises:
+        Interrupted: `stop` said so; calling again with the same arguments goes on to the bitwise same adapter.
+        TrainingFailed: no learning rate gave a finite loss.
+    """
+    with ContentStore(budget=int(config.cache_gb * 2**30), spill=folder / "contents.bin", device=backbone.device) as store:
+        return _Fit(backbone, metric, readout, data, scope, config, validate, folder, progress, stop, store).run()
+
+
+class _Fit:
+    def __init__(
+        self,
+        backbone: Backbone,
+        metric: Metric,
+        readout: Readout,
+        data: FitData,
+        scope: Scope,
+        config: FitConfig,
+        validate: Callable[[LogP], Validation],
+        folder: Path,
+        progress: Progress,
+        stop: Callable[[], bool],
+        store: ContentStore,
+    ) -> None:
+        self.backbone, self.metric, self.readout, self.data = backbone, metric, readout, data
+        self.scope: Scope = scope
+        self.config, self.validate, self.progress, self.stop, self.store = config, validate, progress, stop, store
+        self.path = folder / f"fit-{scope}.safetensors"
+        self.targets_NL = torch.tensor(data.targets, device=backbone.device)
+        self.classes, self.lengths = data.classes, [content.tokens for content in data.contents]
+        self.epochs = config.epochs_for(len(data.contents))
+        self.per_epoch = len(self._batches(0))
+        self.reads: list[list[int]] = []
+        self.state = _State(config.rate)
+        self.best_weights: dict[str, Tensor] = {}
+        self.adapter = self._fresh()
+        self.optimizer = self._optimizer()
+
+    def run(self) -> FitResult:
+        began = time.monotonic()
+        self._restore()
+        if not self.state.done:
+            if self.scope == "readout":
+                self._encode()
+            encoded = time.monotonic() - began
+            self._train()
+        else:
+            encoded = 0.0
+        assert self.state.best is not None
+        adapter = Adapter(self.scope, self.config.rank, self.config.alpha, self._pairs(self.best_weights), self._invocation)
+        best = dict(self.state.best)
+        log_p = [tuple(row) for row in best.pop("log_p")]
+        state = self.state
+        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began)
+
+    def _train(self) -> None:
+        left = (self.epochs - self.state.epoch) * self.per_epoch - self.state.step
+        self.progress.start(f"fit {self.scope}", max(0, left))
+        while not self.state.done:
+            try:
+                self._epochs()
+            except _Retry as reason:
+                self._lower(str(reason))
+        self._save()
+
+    def _epochs(self) -> None:
+        state = self.state
+        while state.epoch < self.epochs and state.stale < self.config.patience:
+            batches = self._batches(state.epoch)
+            for batch in batches[state.step :]:
+                state.loss_sum += self._step(batch)
+                state.step += 1
+                self.progress.advance(1, f"epoch {state.epoch + 1}/{self.epochs}  loss {state.loss_sum / state.step:.3f}{self._best_note()}")
+                if self.stop():
+                    self._save()
+                    raise Interrupted(f"stopped in epoch {state.epoch + 1}; the state is kept", hint="run the same command with --resume")
+            self._end_of_epoch(state.loss_sum / len(batches))
+        state.done = True
+
+    def _step(self, batch: Sequence[int]) -> float:
+        """One update; returns the batch's mean loss."""
+        planned = self.epochs * self.per_epoch
+        done = self.state.epoch * self.per_epoch + self.state.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.state.rate * schedule(done, planned, self.config.warmup)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for part in self._parts(batch):
+            loss = self._loss(part).sum() / len(batch)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise _Retry(f"the loss became {value} at rate {self.state.rate:g}")
+            loss.backward()
+            total += value
+        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip)
+        if not math.isfinite(float(norm)):
+            raise _Retry(f"the gradient became {float(norm)} at rate {self.state.rate:g}")
+        self.optimizer.step()
+        return total
+
+    def _parts(self, batch: Sequence[int]) -> list[list[int]]:
+        """A batch in parts of bounded tokens, so that long contents do not ask for all memory at once."""
+        parts: list[list[int]] = [[]]
+        tokens = 0
+        for index in batch:
+            if parts[-1] and tokens + self.lengths[index] > 4 * STEP_TOKENS:
+                parts.append([])
+                tokens = 0
+            parts[-1].append(index)
+            tokens += self.lengths[index]
+        return parts
+
+    def _loss(self, part: Sequence[int]) -> Tensor:
+        """Losses [E] of some examples."""
+        if self.scope == "readout":
+            layers, lengths_R = self.store.batch([read for index in part for read in self.reads[index]])
+        else:
+            windows = [window for index in part for window in self.data.contents[index].windows]
+            layers, lengths_R = padded_states(self.backbone.encode(windows, self.adapter))
+        logits_RL = self.backbone.read_batch(layers, lengths_R, self.readout, self.adapter)
+        counts = [len(self.data.contents[index].windows) for index in part]
+        if max(counts) == 1:
+            log_p_EL = logits_RL.log_softmax(-1)
+        else:
+            rows = zip(part, logits_RL.split(counts), strict=True)
+            log_p_EL = torch.stack([combine(list(own), self.data.contents[index].orders, self.metric) for index, own in rows])
+        return loss_of(self.metric.type, log_p_EL, self.targets_NL[list(part)])
+
+    def _end_of_epoch(self, loss: float) -> None:
+        state = self.state
+        question = Question(self.metric, self.readout, frozen_copy(self.adapter))
+        log_p = [readings[0].log_p for readings in read_contents(self.backbone, ((content, (question,)) for content in self.data.validation))]
+        if not all(math.isfinite(value) for row in log_p for value in row):
+            raise _Retry(f"the validation scores are not finite at rate {state.rate:g}")
+        found = self.validate(log_p)
+        state.history.append({"epoch": state.epoch + 1, "rate": state.rate, "loss": loss, found.name: found.figure, "validation_loss": found.loss})
+        if state.best is None or (found.figure, -found.loss) > (state.best["figure"], -state.best["loss"]):
+            state.best, state.stale = {**vars(found), "log_p": log_p}, 0
+            self.best_weights = self._weights()
+        else:
+            state.stale += 1
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        self._check_collapse(found)
+        self._save()
+
+    def _check_collapse(self, found: Validation) -> None:
+        """Collapsed: back at chance after it was better, or still there after two epochs while a lower rate is left to try."""
+        state = self.state
+        assert state.best is not None
+        at_chance = found.figure <= found.chance + 2 * found.error
+        was_better = state.best["figure"] > found.chance + 4 * found.error
+        if at_chance and (was_better or state.epoch >= 2) and state.restarts < self.config.restarts and state.epoch < self.epochs:
+            raise _Retry(f"validation {found.name} is {found.figure:.3f}, no better than chance, after epoch {state.epoch} at rate {state.rate:g}")
+
+    def _lower(self, reason: str) -> None:
+        state = self.state
+        if state.restarts >= self.config.restarts:
+            if state.best is None:
+                raise TrainingFailed(f"{reason}, and no lower rate is left to try", hint="check the data for damaged rows, or set --rate lower")
+            state.done = True
+            return
+        note = f"{reason}; begun again at rate {state.rate / 3:g}"
+        kept, weights = state.best, self.best_weights
+        self.state = _State(state.rate / 3, state.restarts + 1, best=kept, history=state.history, notes=[*state.notes, note])
+        self.adapter, self.best_weights = self._fresh(), weights
+        self.optimizer = self._optimizer()
+        self.progress.say(note)
+        self.progress.start(f"fit {self.scope}", self.epochs * self.per_epoch)
+
+    def _encode(self) -> None:
+        """Content states of all training windows, once."""
+        windows = [window for content in self.data.contents for window in content.windows]
+        self.progress.start("encode", len(windows))
+        pack: list[tuple[int, ...]] = []
+        for at, window in enumerate(windows):
+            pack.append(window)
+            if sum(map(len, pack)) + (len(windows[at + 1]) if at + 1 < len(windows) else STEP_TOKENS) > STEP_TOKENS:
+                with torch.inference_mode():
+                    for state in self.backbone.encode(pack):
+                        self.store.add(state)
+                self.progress.advance(len(pack), f"{self.store.memory_bytes / 2**30:.2f} GiB in memory, {self.store.file_bytes / 2**30:.2f} on disk")
+                pack = []
+                if self.stop():
+                    raise Interrupted("stopped while encoding", hint="run the same command with --resume")
+        at = 0
+        for content in self.data.contents:
+            self.reads.append(list(range(at, at + len(content.windows))))
+            at += len(content.windows)
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        config = self.config
+        return epoch_batches(self.classes, self.lengths, config.batch, seed=config.seed, epoch=epoch, balanced=config.balanced)
+
+    def _best_note(self) -> str:
+        best = self.state.best
+        return f"  best {best['name']} {best['figure']:.3f}" if best else ""
+
+    @property
+    def _invocation(self) -> tuple[int, ...]:
+        return self.readout.token_ids if self.scope == "readout" else ()
+
+    def _fresh(self) -> Adapter:
+        config = self.config
+        return new_adapter(
+            self.backbone.linears,
+            scope=self.scope,
+            rank=config.rank,
+            alpha=config.alpha,
+            seed=config.seed,
+            invocation=self._invocation,
+            device=self.backbone.device,
+        )
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.adapter.parameters(), lr=self.config.rate, weight_decay=self.config.weight_decay)
+
+    def _weights(self) -> dict[str, Tensor]:
+        pairs = self.adapter.weights.items()
+        return {f"{path}|{side}": tensor.detach().clone() for path, pair in pairs for side, tensor in zip("AB", pair, strict=True)}
+
+    def _pairs(self, flat: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        return {path: (flat[f"{path}|A"].to(self.backbone.device), flat[f"{path}|B"].to(self.backbone.device)) for path in self.backbone.linears}
+
+    def _save(self) -> None:
+        tensors = {f"now|{name}": tensor for name, tensor in self._weights().items()}
+        tensors |= {f"best|{name}": tensor for name, tensor in self.best_weights.items()}
+        for index, parameter in enumerate(self.adapter.parameters()):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam|{index}|{key}"] = value
+        save_state(self.path, tensors, vars(self.state))
+
+    def _restore(self) -> None:
+        saved = load_state(self.path)
+        if saved is None:
+            return
+        tensors, record = saved
+        self.state = _State(**record)
+        now = {name.removeprefix("now|"): tensor for name, tensor in tensors.items() if name.startswith("now|")}
+        self.best_weights = {name.removeprefix("best|"): tensor for name, tensor in tensors.items() if name.startswith("best|")}
+        with torch.no_grad():
+            for path, (down, up) in self.adapter.weights.items():
+                down.copy_(now[f"{path}|A"])
+                up.copy_(now[f"{path}|B"])
+        for index, parameter in enumerate(self.adapter.parameters()):
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            if f"adam|{index}|step" in tensors:
+                self.optimizer.state[parameter] = {key: tensors[f"adam|{index}|{key}"].to(self.backbone.device if key != "step" else "cpu") for key in keys}
+
+
+def schedule(step: int, planned: int, warmup: float) -> float:
+    """Factor on the peak rate: a linear rise over the warm-up, then a cosine down to a twentieth."""
+    rise = max(1, round(planned * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    share = (step - rise) / max(1, planned - rise)
+    return 0.05 + 0.95 * (1 + math.cos(math.pi * min(1.0, share))) / 2
