@@ -128,20 +128,21 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
             found = f"{len([v for v in row.values() if v is not None])} cells"
             yield Record(reader.line_num, None, Problem("(row)", found, f"{len(reader.fieldnames or ())} cells as in the header", reader.line_num))
             continue
-        yield Record(reader.line_num, _renamed(_typed(row), mapping))
+        yield Record(reader.line_num, _renamed(_typed(row, mapping), mapping))
 
 
-def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """CSV cells as values: true/false labels become booleans, messages and tools are JSON."""
+def _typed(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
+    """CSV cells as values: true/false labels become booleans, messages and versions are JSON."""
     data = dict(row)
+    label, parsed = mapping.get("label", "label"), [mapping.get(name, name) for name in ("messages", "criteria_version")]
     for key, value in row.items():
-        if key == "label" and value.strip().lower() in ("true", "false"):
+        if key == label and value.strip().lower() in ("true", "false"):
             data[key] = value.strip().lower() == "true"
-        elif key == "messages" or (key == "criteria_version" and value):
+        elif key in parsed and value:
             try:
                 data[key] = json.loads(value)
             except json.JSONDecodeError:
-                data[key] = value
+                continue  # the check of inputs says what is wrong with it
     return data
 
 

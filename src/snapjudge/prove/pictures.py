@@ -57,9 +57,9 @@ def _legend(names: Sequence[str]) -> str:
     rows = []
     for index, (name, colour) in enumerate(zip(names, _COLOURS, strict=False)):
         y = _y(1) + 8 + index * 14
-        rows.append(
-            f'<rect x="{_x(0.36):.0f}" y="{y - 7:.0f}" width="9" height="9" fill="{colour}"/><text x="{_x(0.36) + 13:.0f}" y="{y + 1:.0f}">{escape(name)}</text>'
-        )
+        left = _x(0.36)
+        rows.append(f'<rect x="{left:.0f}" y="{y - 7:.0f}" width="9" height="9" fill="{colour}"/>')
+        rows.append(f'<text x="{left + 13:.0f}" y="{y + 1:.0f}">{escape(name)}</text>')
     return "".join(rows)
 
 

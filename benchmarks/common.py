@@ -1,0 +1,86 @@
+"""What all benchmarks share: the labelled data beside the project, the machine's ceiling, and the record of a result."""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snapjudge.core.example import Example
+from snapjudge.core.metric import Metric
+from snapjudge.curate.read import read_examples
+from snapjudge.curate.split import deduplicated
+from snapjudge.flows.record import machine, revision, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+RESULTS = Path(__file__).parent / "results"
+
+TOXICITY = Metric(
+    name="toxicity",
+    version=1,
+    type="boolean",
+    inputs=("output",),
+    question="Is the text toxic?",
+    labels={"toxic": ("yes",), "fine": ("no",)},
+)
+
+
+def arguments(description: str, **options: Any) -> argparse.Namespace:
+    """Command-line options with these defaults."""
+    parser = argparse.ArgumentParser(description=description)
+    for name, default in options.items():
+        kind = type(default[0]) if isinstance(default, list) else type(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default, type=kind, nargs="+" if isinstance(default, list) else None)
+    return parser.parse_args()
+
+
+def toxicity(*names: str) -> list[Example]:
+    """Distinct examples of some toxicity sets, train and dev files together or one of them (`davidson`, `toxigen.dev`)."""
+    paths = [path for name in names for path in sorted((DATA / "toxicity").glob(f"{name}.*jsonl" if "." not in name else f"{name}.jsonl"))]
+    if not paths:
+        raise SystemExit(f"needs the labelled data: {DATA}/toxicity is missing")
+    return deduplicated(read_examples(paths, TOXICITY))[0]
+
+
+def balanced(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """`count` examples, half of them of each label, in random order."""
+    rng = random.Random(seed)  # noqa: S311 - sampling, no secret
+    parts = [[example for example in examples if example.label_index == label] for label in (0, 1)]
+    chosen = [example for part in parts for example in rng.sample(part, min(len(part), count // 2))]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def ceiling(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+    """The machine's measured rate for a large matrix product, FLOP/s: the best of ten."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    return 2 * size**3 / min(timed(lambda: a @ b) for _ in range(10))
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def record(name: str, result: dict[str, Any], command: str) -> None:
+    """Write a result with the machine, the date and the command that gives it; print it too."""
+    RESULTS.mkdir(exist_ok=True)
+    head = {"command": command, "date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), "threads": torch.get_num_threads()}
+    text = json.dumps({**head, "versions": versions(), "revision": revision(), **result}, indent=2) + "\n"
+    (RESULTS / f"{name}.json").write_text(text)
+    print(text)
+
+
+def table(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as aligned text."""
+    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(cells[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
