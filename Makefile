@@ -37,7 +37,7 @@ test: check
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -11,11 +12,22 @@ from typing import Any
 
 import torch
 
+from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Silent
 from snapjudge.curate.read import read_examples
 from snapjudge.curate.split import deduplicated
 from snapjudge.flows.record import machine, revision, versions
+from snapjudge.flows.scoring import baseline_data, contents_of, raw_scores
+from snapjudge.model.adapter import Scope
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.prompt import render_readout
+from snapjudge.model.reading import Question
+from snapjudge.prove import baselines
+from snapjudge.prove.figures import Scored, figures
+from snapjudge.prove.proof import scored
+from snapjudge.train.fit import FitConfig, FitData, FitResult, Validation, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -55,6 +67,39 @@ def balanced(examples: Sequence[Example], count: int, seed: int) -> list[Example
     chosen = [example for part in parts for example in rng.sample(part, min(len(part), count // 2))]
     rng.shuffle(chosen)
     return chosen
+
+
+def fit_judge(backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], scope: Scope, config: FitConfig) -> FitResult:
+    """Fit a toxicity adapter as `train` does; the epoch is picked by AUROC on the validation examples."""
+    readout = render_readout(TOXICITY, backbone)
+    data = FitData(contents_of(train, TOXICITY, backbone), [example.target or () for example in train], contents_of(validation, TOXICITY, backbone))
+
+    def validate(log_p: Sequence[tuple[float, ...]]) -> Validation:
+        found = figures(scored(log_p, Calibration(), TOXICITY, validation)[0], TOXICITY, draws=50)
+        return Validation(found["auroc"].value, "auroc", found["log_loss"].value, 0.5, 0.03)
+
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(backbone, TOXICITY, readout, data, scope, config, validate=validate, folder=Path(folder), progress=Silent())
+
+
+def score_judge(backbone: Backbone, result: FitResult, test: Sequence[Example]) -> Scored:
+    """The test examples under a fitted adapter, uncalibrated."""
+    question = Question(TOXICITY, render_readout(TOXICITY, backbone), result.adapter)
+    log_p = raw_scores(backbone, question, contents_of(test, TOXICITY, backbone), Silent(), "test")
+    return scored(log_p, Calibration(), TOXICITY, test)[0]
+
+
+def score_baselines(backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]) -> dict[str, Scored]:
+    """The test examples under the baselines, uncalibrated."""
+    data = [baseline_data(backbone, part, TOXICITY, Silent(), "") for part in (train, validation, test)]
+    found = {"TF-IDF + LR": baselines.tfidf(data[0], data[1], [data[2]], 2)[0], "embedding + LR": baselines.embedding(data[0], data[1], [data[2]], 2)[0]}
+    return {name: scored([tuple(row) for row in log_p.tolist()], Calibration(), TOXICITY, test)[0] for name, log_p in found.items()}
+
+
+def triple(found: Scored, name: str) -> list[float]:
+    """A figure's value and the ends of its interval."""
+    figure = figures(found, TOXICITY)[name]
+    return [figure.value, figure.low, figure.high]
 
 
 def ceiling(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:

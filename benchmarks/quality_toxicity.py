@@ -3,30 +3,19 @@
 The judge is compared with TF-IDF and frozen-embedding logistic regression trained on the same rows, by AUROC with intervals and the paired
 difference. Nothing is tuned on a test set; the validation split is of the training sets.
 
-    python benchmarks/quality_toxicity.py --rows 8000
+    python -m benchmarks.quality_toxicity --rows 8000
 """
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.common import TOXICITY, arguments, balanced, record, table, toxicity
-from snapjudge.core.calibration import Calibration
+from benchmarks.common import TOXICITY, arguments, balanced, fit_judge, record, score_baselines, score_judge, table, toxicity, triple
 from snapjudge.core.example import Example
-from snapjudge.core.progress import Silent
 from snapjudge.curate.split import split
-from snapjudge.flows.scoring import baseline_data, contents_of, raw_scores
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
-from snapjudge.model.prompt import render_readout
-from snapjudge.model.reading import Question
-from snapjudge.prove import baselines
-from snapjudge.prove.figures import Scored, compare, figures
-from snapjudge.prove.proof import scored
-from snapjudge.train.fit import FitConfig, FitData, Validation, fit
+from snapjudge.prove.figures import compare
+from snapjudge.train.fit import FitConfig
 
 SETS = ("davidson", "toxic_spans", "convabuse", "hatemoji_build", "implicit_hate", "toxigen")
 
@@ -41,35 +30,19 @@ def main() -> None:
         pool = [example for name in others for example in balanced(toxicity(f"{name}.train"), share, options.seed)]
         rows.append({"unseen": held_out, "trained_on": len(pool), **run(backbone, pool, toxicity(f"{held_out}.dev"), options.seed)})
         print(table([(row["unseen"], row["judge"][0], row["TF-IDF + LR"][0], row["embedding + LR"][0]) for row in rows]), flush=True)
-    record("quality_toxicity", {"rows": rows}, f"python benchmarks/quality_toxicity.py --rows {options.rows}")
+    record("quality_toxicity", {"rows": rows}, f"python -m benchmarks.quality_toxicity --rows {options.rows}")
 
 
 def run(backbone: Backbone, pool: Sequence[Example], test: Sequence[Example], seed: int) -> dict[str, Any]:
     """Train on the pool, score the unseen set."""
     parts = split(pool, {"train": 0.93, "validation": 0.07}, seed)
-    train, validation = parts["train"], parts["validation"]
-    readout = render_readout(TOXICITY, backbone)
-    data = FitData(contents_of(train, TOXICITY, backbone), [example.target or () for example in train], contents_of(validation, TOXICITY, backbone))
-
-    def validate(log_p: Sequence[tuple[float, ...]]) -> Validation:
-        found = figures(scored(log_p, Calibration(), TOXICITY, validation)[0], TOXICITY, draws=50)
-        return Validation(found["auroc"].value, "auroc", found["log_loss"].value, 0.5, 0.03)
-
-    with tempfile.TemporaryDirectory() as folder:
-        result = fit(backbone, TOXICITY, readout, data, "readout", FitConfig(seed=seed), validate=validate, folder=Path(folder), progress=Silent())
-    log_p = raw_scores(backbone, Question(TOXICITY, readout, result.adapter), contents_of(test, TOXICITY, backbone), Silent(), "test")
-    arrays = [baseline_data(backbone, part, TOXICITY, Silent(), "") for part in (train, validation, test)]
-    found: dict[str, Scored] = {"judge": scored(log_p, Calibration(), TOXICITY, test)[0]}
-    for name, method in (("TF-IDF + LR", baselines.tfidf), ("embedding + LR", baselines.embedding)):
-        rows = [tuple(row) for row in np.asarray(method(arrays[0], arrays[1], [arrays[2]], 2)[0]).tolist()]
-        found[name] = scored(rows, Calibration(), TOXICITY, test)[0]
+    result = fit_judge(backbone, parts["train"], parts["validation"], "readout", FitConfig(seed=seed))
+    judge = score_judge(backbone, result, test)
     told: dict[str, Any] = {"test": len(test), "seconds": result.seconds, "epochs": len(result.history), "rate": result.rate, "notes": result.notes}
-    for name, one in found.items():
-        auroc = figures(one, TOXICITY)["auroc"]
-        told[name] = [auroc.value, auroc.low, auroc.high]
-    for name in ("TF-IDF + LR", "embedding + LR"):
-        gap = compare(found["judge"], found[name], TOXICITY)
-        told[f"judge minus {name}"] = [gap.difference, gap.low, gap.high]
+    told["judge"] = triple(judge, "auroc")
+    for name, found in score_baselines(backbone, parts["train"], parts["validation"], test).items():
+        gap = compare(judge, found, TOXICITY)
+        told |= {name: triple(found, "auroc"), f"judge minus {name}": [gap.difference, gap.low, gap.high]}
     return told
 
 

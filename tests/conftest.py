@@ -8,6 +8,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
+pytest_plugins = ["tests.workshop"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

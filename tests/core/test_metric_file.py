@@ -95,9 +95,9 @@ def test_a_file_that_is_no_mapping_is_refused_clearly(text):
 
 
 def test_the_published_schema_accepts_good_files_and_refuses_bad_ones():
-    from snapjudge.flows.scaffold import metric_schema
-
     import yaml
+
+    from snapjudge.flows.scaffold import metric_schema
 
     schema = json.loads(metric_schema())
     jsonschema.validate(yaml.safe_load(GOOD), schema)
@@ -112,7 +112,7 @@ def metric(kind, labels, **more):
 
 def test_true_means_the_first_label_and_false_the_second():
     boolean = metric("boolean", ["violates", "complies"])
-    assert boolean.target(True) == boolean.target("violates") == (1.0, 0.0)  # noqa: FBT003
+    assert boolean.target(True) == boolean.target("violates") == (1.0, 0.0)
     assert boolean.target(False) == (0.0, 1.0)
 
 

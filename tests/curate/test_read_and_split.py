@@ -77,7 +77,7 @@ def test_csv_parquet_and_json_lines_read_to_the_same_examples(tmp_path):
     import pyarrow
     from pyarrow import parquet
 
-    texts, labels = ["one, \"two\"", "three\nfour"], [True, False]
+    texts, labels = ['one, "two"', "three\nfour"], [True, False]
     table = pyarrow.table({"key": ["a", "b"], "text": texts, "verdict": labels, "source": ["s", "s"]})
     parquet.write_table(table, tmp_path / "d.parquet")
     (tmp_path / "d.csv").write_text('key,text,verdict,source\na,"one, ""two""",true,s\nb,"three\nfour",false,s\n', encoding="utf-8")
@@ -158,7 +158,9 @@ ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 30), st.booleans())
 @given(rows=ROWS, seed=st.integers(0, 3))
 def test_no_group_and_no_text_falls_on_two_sides_and_nothing_is_lost(rows, seed):
     examples = [
-        Example(id=str(n), inputs={"output": f"text {text}"}, target=(1.0, 0.0) if flag else (0.0, 1.0), provenance=Provenance(group=f"g{group}" if group else ""))
+        Example(
+            id=str(n), inputs={"output": f"text {text}"}, target=(1.0, 0.0) if flag else (0.0, 1.0), provenance=Provenance(group=f"g{group}" if group else "")
+        )
         for n, (group, text, flag) in enumerate(rows)
     ]
     parts = split(examples, SHARES, seed)

@@ -16,6 +16,7 @@ def ask(
 ) -> None:
     """Judge one text: `snapjudge ask --judge tone "Thanks, that helped!"`."""
     with shown_errors(as_json=as_json):
+        from snapjudge.cli.tables import verdict
         from snapjudge.errors import OptionInvalid
         from snapjudge.judge import Panel
 
@@ -33,9 +34,8 @@ def ask(
             return
         for name, answer in answers.items():
             metric = panel.judges[name].metric
-            mark = "[red]flagged[/red] " if answer.flagged else ""
             shares = ", ".join(f"{label} {p:.3f}" for label, p in sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:5])
-            output.print(f"[bold]{name}[/bold] {mark}{answer.label}  score {answer.score:.3f}  confidence {answer.confidence:.3f}  ({shares})")
+            output.print(f"[bold]{name}[/bold]  {verdict(panel.judges[name], answer)}  confidence {answer.confidence:.3f}  ({shares})")
             output.print(f"[dim]{metric.question}{f' Read in {answer.windows} windows.' if answer.windows > 1 else ''}[/dim]")
 
 

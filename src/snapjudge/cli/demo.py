@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Train `investment_advice` from the shipped examples, prove it, and ask it three questions. Offline, on the embedded backbone."""
     with shown_errors():
-        from snapjudge.cli.tables import print_proof
+        from snapjudge.cli.tables import print_proof, verdict
         from snapjudge.flows.demo import train_demo
         from snapjudge.judge import Judge
 
@@ -34,7 +34,7 @@ def demo(
         for question, answer in QUESTIONS:
             found = judge.score(input=question, output=answer)
             output.print(f"\nuser      {question}\nassistant {answer}", markup=False)
-            output.print(f"[bold]{found.judge}[/bold] {'[red]flagged[/red] ' if found.flagged else ''}{found.label}  score {found.score:.3f}")
+            output.print(f"[bold]{found.judge}[/bold]  {verdict(judge, found)}")
         output.print(
             f"\njudge  {result.judge} in {result.folder} (trained and proved in {result.seconds:.0f} s)\nreport {result.folder / 'report.html'}", markup=False
         )

@@ -3,20 +3,32 @@
 from rich.table import Table
 
 from snapjudge.cli.console import output
+from snapjudge.core.judgement import Judgement
+from snapjudge.judge import Judge
 from snapjudge.prove.proof import Proof
 from snapjudge.prove.report import NAMES, show_figure, threshold_text
 
 
 def print_proof(proof: Proof) -> None:
-    """Figures with intervals, the judge beside its baselines; then threshold, gates and notes."""
+    """The judge's figures with intervals, its baselines beside them (their intervals are in the report); then threshold and gates."""
     tested = ", ".join(f"{name} {count}" for name, count in proof.labels.items())
     table = Table(title=f"{proof.judge} on {sum(proof.labels.values())} test examples ({tested})", title_justify="left")
     table.add_column("figure")
-    for one in proof.contenders:
-        table.add_column(one.name, style="bold" if one.name == "judge" else "")
-    for name in proof.judge_figures:
-        table.add_row(NAMES.get(name, name), *(show_figure(one.figures.get(name)) for one in proof.contenders))
+    table.add_column("judge, 95 % interval", style="bold", no_wrap=True)
+    for one in proof.contenders[1:]:
+        table.add_column(one.name, justify="right")
+    for name, figure in proof.judge_figures.items():
+        others = (one.figures.get(name) for one in proof.contenders[1:])
+        table.add_row(NAMES.get(name, name), show_figure(figure), *("-" if other is None else f"{other.value:.3f}" for other in others))
     output.print(table)
     output.print(threshold_text(proof))
     for gate in proof.gates:
         output.print(f"gate {gate.gate}: found {gate.found:.4f}, {'[green]met[/green]' if gate.passed else '[red]missed[/red]'}")
+
+
+def verdict(judge: Judge, found: Judgement) -> str:
+    """A judgement in a few words: flagged or not, the most likely label, the score and the threshold it was held against."""
+    if not judge.metric.positive_labels:
+        return f"{found.label}  score {found.score:.3f}"
+    flag = "[red]flagged[/red]" if found.flagged else "[green]not flagged[/green]"
+    return f"{flag}  {found.label}  score {found.score:.3f} (flagged from {judge.bundle.calibration.threshold.value:.3f})"

@@ -92,7 +92,10 @@ def _pieces(bodies: Sequence[Ids], room: int) -> list[list[Ids]]:
     for position, index in enumerate(order):
         shares[index] = min(len(bodies[index]), left // (len(order) - position))
         left -= shares[index]
-    assert all(share > 0 for share in shares), "a backbone's window is too small for its own marks"
+    if any(body and share < 1 for body, share in zip(bodies, shares, strict=True)):
+        raise InputInvalid(
+            f"{len(bodies)} fields do not fit a window with {max(0, room)} tokens beside their marks", hint="use a backbone with a longer window"
+        )
     return [list(_slide(body, share)) for body, share in zip(bodies, shares, strict=True)]
 
 

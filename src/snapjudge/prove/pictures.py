@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 Point = tuple[float, float]
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 320, 260, 46, 40, 26, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 320, 272, 46, 40, 38, 12
 _COLOURS = ("#2457c5", "#d9822b", "#7a7f87")
 
 
@@ -36,7 +36,7 @@ def histogram(title: str, x_label: str, counts: Mapping[str, Sequence[int]], *, 
     if mark is not None:
         body.append(f'<line x1="{_x(mark):.1f}" x2="{_x(mark):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="#c0392b" stroke-dasharray="4 3"/>')
         anchor, shift = ("end", -4) if mark > 0.6 else ("start", 4)
-        body.append(f'<text x="{_x(mark) + shift:.1f}" y="{_y(1) + 22}" text-anchor="{anchor}" fill="#c0392b">threshold {mark:.3f}</text>')
+        body.append(f'<text x="{_x(mark) + shift:.1f}" y="{_y(1) + 10}" text-anchor="{anchor}" fill="#c0392b">threshold {mark:.3f}</text>')
     body.append(_legend(list(counts)))
     return _frame(title, x_label, "examples", [f"{round(top * v * v)}" for v in (0, 0.25, 0.5, 0.75, 1)], body, note)
 
@@ -54,13 +54,12 @@ def _diagonal() -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    rows = []
-    for index, (name, colour) in enumerate(zip(names, _COLOURS, strict=False)):
-        y = _y(1) + 8 + index * 14
-        left = _x(0.36)
-        rows.append(f'<rect x="{left:.0f}" y="{y - 7:.0f}" width="9" height="9" fill="{colour}"/>')
-        rows.append(f'<text x="{left + 13:.0f}" y="{y + 1:.0f}">{escape(name)}</text>')
-    return "".join(rows)
+    """Names with their colours in one row under the title."""
+    parts, left = [], float(_LEFT)
+    for name, colour in zip(names, _COLOURS, strict=False):
+        parts.append(f'<rect x="{left:.0f}" y="23" width="9" height="9" fill="{colour}"/><text x="{left + 13:.0f}" y="31">{escape(name)}</text>')
+        left += 28 + 5.4 * len(name)
+    return "".join(parts)
 
 
 def _frame(title: str, x_label: str, y_label: str, ticks: Sequence[str], body: Sequence[str], note: str) -> str:

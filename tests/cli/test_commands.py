@@ -1,0 +1,153 @@
+"""The command line through its public door: exit statuses, messages with a next step, JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from snapjudge import __version__
+from tests.workshop import METRIC_YAML
+
+
+def run(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "snapjudge.cli", *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+HEAVY = ("torch", "transformers", "numpy", "scipy", "sklearn", "safetensors", "tokenizers")
+
+
+@pytest.mark.parametrize("code", ["import snapjudge", "import snapjudge.errors", "import snapjudge.core.metric_file", "import snapjudge.cli.main"])
+def test_light_imports_load_no_model_library(code):
+    assert python(f"{code}; import sys; print([name for name in {HEAVY} if name in sys.modules])").strip() == "[]"
+
+
+def test_importing_the_package_is_fast():
+    """Held to a count of modules, which no busy machine can change; the seconds are in benchmarks/startup.py."""
+    assert int(python("import sys; before = len(sys.modules); import snapjudge; print(len(sys.modules) - before)")) < 15
+
+
+def test_help_names_every_command_and_loads_no_torch():
+    shown = run("--help")
+    assert shown.returncode == 0
+    for name in ("train", "prove", "show", "score", "ask", "words", "demo", "metric"):
+        assert name in shown.stdout
+    loaded = python(
+        "import sys; sys.argv=['snapjudge','--help']\ntry:\n import snapjudge.cli.main as m; m.main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    )
+    assert loaded.strip().endswith("False")
+    assert __version__ in run("--version").stdout
+
+
+def test_metric_new_then_check_then_new_again(tmp_path):
+    assert run("metric", "new", "my_metric", "--out", tmp_path).returncode == 0
+    assert run("metric", "check", tmp_path / "my_metric.yaml").returncode == 0
+    assert (tmp_path / "my_metric.jsonl").read_text() == ""
+    again = run("metric", "new", "my_metric", "--out", tmp_path)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert run("metric", "new", "Bad Name", "--out", tmp_path).returncode == 2
+
+
+def test_metric_check_tells_all_problems_with_exit_status_two(tmp_path):
+    (tmp_path / "m.yaml").write_text(METRIC_YAML.replace('["yes"]', "[yes]").replace("boolean", "bool"))
+    found = run("metric", "check", tmp_path / "m.yaml")
+    assert found.returncode == 2
+    assert "unquoted yes" in found.stderr
+    assert "type" in found.stderr
+    told = run("metric", "check", tmp_path / "m.yaml", "--json")
+    problems = json.loads(told.stdout)["error"]["problems"]
+    assert {problem["path"] for problem in problems} == {"type", "labels.bad[0]"}
+
+
+def test_words_tells_which_fit():
+    found = run("words", "yes", "unbelievablywrong", "--json")
+    assert found.returncode == 1
+    assert [word["fits"] for word in json.loads(found.stdout)] == [True, False]
+    assert run("words", "yes", "no").returncode == 0
+
+
+def test_the_schema_in_the_docs_is_the_one_the_code_gives():
+    from pathlib import Path
+
+    published = Path(__file__).parents[2] / "docs" / "metric.schema.json"
+    assert run("metric", "schema").stdout == published.read_text()
+
+
+@pytest.mark.flow
+def test_train_gates_show_prove_ask_score(workshop, tmp_path):
+    folder, result = workshop
+    command = ("train", folder / "metric.yaml", "--data", folder / "data.jsonl", "--out", tmp_path, "--scope", "readout", "--epochs", 1, "--rank", 4)
+    missed = run(*command, "--gate", "f1>=1.1", "--json")
+    assert missed.returncode == 1, missed.stderr
+    told = json.loads(missed.stdout)
+    assert told["judge"] == "says_buy@1"
+    assert not told["gates"][0]["passed"]
+    shown = run("show", result.folder)
+    assert "says_buy@1" in shown.stdout
+    assert json.loads(run("show", result.folder, "--json").stdout)["manifest"]["name"] == "says_buy"
+    proved = run("prove", result.folder, "--data", folder / "new.jsonl", "--gate", "auroc>=0.5", "--out", tmp_path / "p")
+    assert proved.returncode == 0, proved.stderr
+    assert "met" in proved.stdout
+    asked = run("ask", "--judge", result.folder, "please buy")
+    assert "says_buy@1" in asked.stdout
+    scored = run("score", folder / "new.jsonl", "--judge", result.folder, "--out", tmp_path / "o.jsonl", "--json")
+    assert json.loads(scored.stdout)["records"] == 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("show", "nobody"), "no judge 'nobody'"),
+        (("ask", "text"), "no judge was named"),
+        (("ask", "--judge", "{judge}", "--field", "colour=red"), "--field"),
+        (("ask", "--judge", "{judge}", "  "), "empty text"),
+        (("ask", "--judge", "{judge}", "--backbone", "nowhere/model", "x"), "nowhere/model"),
+        (("score", "missing.jsonl", "--judge", "{judge}", "--out", "x.jsonl"), "missing.jsonl"),
+        (("train", "{metric}", "--data", "{data}", "--rank", "0", "--scope", "some"), "--rank 0"),
+        (("train", "{metric}", "--data", "{data}", "--threshold", "fpr"), "threshold"),
+        (("train", "{metric}", "--data", "{data}", "--gate", "good"), "gate"),
+        (("train", "{metric}", "--data", "{data}", "--map", "output"), "--map"),
+    ],
+)
+def test_bad_arguments_give_exit_status_two_a_message_and_a_next_step(workshop, tmp_path, arguments, part):
+    folder, result = workshop
+    names = {"judge": result.folder, "metric": folder / "metric.yaml", "data": folder / "data.jsonl"}
+    found = run(*(argument.format(**names) for argument in arguments), cwd=tmp_path)
+    assert found.returncode == 2, found.stderr
+    assert part in found.stderr.replace("\n", " ")
+    assert "next:" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.flow
+def test_control_c_in_training_keeps_the_state_and_resume_ends_it(workshop, tmp_path):
+    import signal
+    import time
+
+    folder, _ = workshop
+    command = [sys.executable, "-m", "snapjudge.cli", "train", folder / "metric.yaml", "--data", folder / "data.jsonl", "--out", tmp_path, "--scope", "readout"]
+    process = subprocess.Popen([str(part) for part in [*command, "--epochs", "200"]], stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "says_buy" / ".training" / "fit-readout.safetensors"
+    for _ in range(600):
+        if state.exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "--resume" in told
+    assert state.exists()
+
+
+def test_a_bare_install_explains_what_is_missing(tmp_path):
+    """Without the local extra (here: torch hidden) the commands that need it say what to install."""
+    code = "import sys; sys.modules['torch'] = None; sys.argv = ['snapjudge', 'ask', '--judge', 'x', 'y']; import snapjudge.cli.main as m; m.main()"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "snapjudge[local]" in found.stderr

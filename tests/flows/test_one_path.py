@@ -1,0 +1,100 @@
+"""One path to a number: the same example gets the bitwise same score through every door."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.metric_file import parse_metric
+from snapjudge.core.progress import Silent
+from snapjudge.curate.read import read_examples
+from snapjudge.flows.score_file import ScoreRequest, score_file
+from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.judge import Judge, Panel
+from snapjudge.prove.proof import scored
+from snapjudge.train.fit import FitConfig, FitData, Validation, fit
+from tests.workshop import METRIC_YAML
+
+
+@pytest.fixture(scope="module")
+def judge(workshop):
+    return Judge.load(workshop[1].folder)
+
+
+def test_the_same_example_scores_the_same_bits_through_every_door(workshop, judge, tmp_path):
+    folder, result = workshop
+    examples = read_examples([folder / "new.jsonl"], judge.metric)
+    contents = contents_of(examples, judge.metric, judge.backbone)
+
+    # prove: raw scores of all examples, packed together, through the proof's own function
+    log_p = raw_scores(judge.backbone, judge.question, contents, Silent(), "score")
+    _, judgements = scored(log_p, judge.bundle.calibration, judge.metric, examples)
+    proved = [one.score for one in judgements]
+
+    # fit's validation: what the training loop sees of the same adapter (rate 0 keeps the weights as they were saved)
+    seen = []
+    metric = parse_metric(METRIC_YAML, "m")
+    data = FitData(contents[:8], [e.target for e in examples[:8]], contents)
+
+    def validate(rows):
+        seen.append(rows)
+        return Validation(0.6, "auroc", 0.5, 0.5, 0.01)
+
+    fresh = fit(
+        judge.backbone, metric, judge.question.readout, data, "readout", FitConfig(rank=4, epochs=1), validate=validate, folder=tmp_path, progress=Silent()
+    )
+    again = raw_scores(judge.backbone, type(judge.question)(metric, judge.question.readout, fresh.adapter), contents, Silent(), "score")
+    assert seen[0] == again
+
+    # score: streaming through a file, in another packing
+    score_file(Panel([judge]), ScoreRequest(folder / "new.jsonl", tmp_path / "out.jsonl"))
+    filed = [json.loads(line)["score"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+    # the library, one by one and many at a time, and in another order
+    single = [judge.score(**example.inputs).score for example in examples[:12]]
+    many = [one.score for one in judge.score_many(example.inputs for example in examples)]
+    backwards = [one.score for one in judge.score_many(example.inputs for example in reversed(examples))][::-1]
+
+    assert proved == filed == many == backwards
+    assert single == many[:12]
+
+    # ask: another process
+    for example in examples[:2]:
+        command = [sys.executable, "-m", "snapjudge.cli", "ask", "--judge", str(result.folder), "--json", example.inputs["output"]]
+        told = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(told.stdout)["says_buy@1"]["score"] == judge.score(**example.inputs).score
+
+
+def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge, tmp_path):
+    from snapjudge.flows.train_judge import TrainRequest, train_judge
+    from tests.workshop import CONFIG
+
+    folder, _ = workshop
+    (tmp_path / "other.yaml").write_text(METRIC_YAML.replace("says_buy", "other").replace("Does it say buy?", "Is something bought here, or not?"))
+    other = Judge.load(train_judge(TrainRequest(tmp_path / "other.yaml", [folder / "data.jsonl"], tmp_path), CONFIG).folder)
+    encoded = []
+    real = judge.backbone.encode
+    panel = Panel([judge, other])
+    try:
+        judge.backbone.encode = lambda contents, adapter=None: encoded.append(len(contents)) or real(contents, adapter)
+        both = panel.score(output="please buy one text, thanks")
+    finally:
+        del judge.backbone.encode
+    assert encoded == [1], "the content is read once for both"
+    assert both["says_buy@1"] == judge.score(output="please buy one text, thanks")
+    assert both["other@1"] == other.score(output="please buy one text, thanks")
+
+
+def test_a_long_text_is_read_in_windows_and_flagged_if_any_window_is(judge):
+    short = judge.score(output="please buy now")
+    long = judge.score(output="yes no polite answer " * 300 + "please buy now " + "thanks " * 300)
+    assert short.windows == 1
+    assert long.windows > 2
+    quiet = judge.score(output="yes no polite answer " * 300 + "thanks " * 300)
+    assert long.score >= quiet.score
+
+
+def test_an_uncalibrated_judge_is_the_softmax_of_its_logits():
+    assert Calibration().apply((0.0, 0.0)) == (0.5, 0.5)

@@ -1,0 +1,168 @@
+"""Scoring files: streaming, abstaining, resuming after a kill without losing or repeating a line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from snapjudge.errors import Interrupted, RunConflict, StorageFailed
+from snapjudge.flows.score_file import ScoreRequest, score_file
+from snapjudge.judge import Judge, Panel
+
+
+@pytest.fixture(scope="module")
+def panel(workshop):
+    return Panel([Judge.load(workshop[1].folder)])
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def many(count):
+    return [{"id": f"r{n}", "inputs": {"output": f"please answer {n} {'buy' if n % 3 == 0 else 'no'}"}} for n in range(count)]
+
+
+def test_every_line_of_output_has_the_promised_fields(panel, tmp_path):
+    score_file(panel, ScoreRequest(write(tmp_path / "in.jsonl", many(3)), tmp_path / "out.jsonl"))
+    for number, line in enumerate(lines_of(tmp_path / "out.jsonl")):
+        assert list(line) == ["id", "judge", "label", "score", "probabilities", "confidence", "p_max", "flagged", "windows"]
+        assert line["id"] == f"r{number}"
+        assert sum(line["probabilities"].values()) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_bad_line_abstains_with_its_reason_and_the_rest_go_on(panel, tmp_path):
+    rows = [*many(1), "{broken", {"id": "e", "inputs": {"output": " "}}, {"id": "m", "inputs": {"input": "x"}}, {"id": "n"}, "[]", many(2)[1]]
+    result = score_file(panel, ScoreRequest(write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"))
+    found = lines_of(tmp_path / "out.jsonl")
+    assert [line["id"] for line in found] == ["r0", "line 2", "e", "m", "n", "line 6", "r1"]
+    assert result.abstained == 5
+    assert "abstained" not in found[0]
+    assert "abstained" not in found[-1]
+    reasons = [line["abstained"]["message"] for line in found[1:-1]]
+    for part, reason in zip(("broken JSON", "empty text", "inputs.output", "an object of fields", "list"), reasons, strict=True):
+        assert part in reason or part == "an object of fields", reason
+    assert [line["abstained"]["line"] for line in found[1:-1]] == [2, 3, 4, 5, 6]
+    assert all(line["score"] is None and not line["flagged"] for line in found[1:-1])
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_file(panel, tmp_path):
+    source = write(tmp_path / "in.jsonl", many(400))
+    score_file(panel, ScoreRequest(source, tmp_path / "whole.jsonl"))
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            score_file(panel, ScoreRequest(source, tmp_path / "out.jsonl"), stop=lambda: True)
+        assert not (tmp_path / "out.jsonl").exists()
+    result = score_file(panel, ScoreRequest(source, tmp_path / "out.jsonl"))
+    assert result.resumed == 256
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
+
+
+def test_output_past_the_record_of_a_killed_run_is_cut_off_not_repeated(panel, tmp_path):
+    source = write(tmp_path / "in.jsonl", many(300))
+    with pytest.raises(Interrupted):
+        score_file(panel, ScoreRequest(source, tmp_path / "out.jsonl"), stop=lambda: True)
+    with (tmp_path / "out.jsonl.partial").open("a") as partial:
+        partial.write('{"id": "r128", "judge": "says_b')
+    score_file(panel, ScoreRequest(source, tmp_path / "out.jsonl"))
+    assert [line["id"] for line in lines_of(tmp_path / "out.jsonl")] == [f"r{n}" for n in range(300)]
+
+
+def test_a_real_kill_in_the_middle_loses_and_repeats_nothing(workshop, tmp_path):
+    source, out = write(tmp_path / "in.jsonl", many(6000)), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "snapjudge.cli", "score", str(source), "--judge", str(workshop[1].folder), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    mark = tmp_path / "out.jsonl.partial.json"
+    for _ in range(600):
+        if mark.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists(), "the kill came too late to show anything"
+    done = json.loads(mark.read_text())["records"]
+    assert 0 < done < 6000
+    subprocess.run(command, check=True, capture_output=True)
+    assert [line["id"] for line in lines_of(out)] == [f"r{n}" for n in range(6000)]
+
+
+def test_an_existing_output_and_another_runs_partial_are_never_written_over(panel, tmp_path):
+    source, out = write(tmp_path / "in.jsonl", many(200)), tmp_path / "out.jsonl"
+    out.write_text("precious")
+    with pytest.raises(RunConflict, match="exists"):
+        score_file(panel, ScoreRequest(source, out))
+    assert out.read_text() == "precious"
+    score_file(panel, ScoreRequest(source, out, overwrite=True))
+    other = tmp_path / "other.jsonl"
+    with pytest.raises(Interrupted):
+        score_file(panel, ScoreRequest(source, other), stop=lambda: True)
+    write(source, many(201))
+    with pytest.raises(RunConflict, match="another input"):
+        score_file(panel, ScoreRequest(source, other))
+    assert score_file(panel, ScoreRequest(source, other, restart=True)).records == 201
+
+
+def test_a_full_disk_stops_with_an_error_and_the_run_goes_on_later(panel, tmp_path, monkeypatch):
+    import errno
+
+    source, out = write(tmp_path / "in.jsonl", many(300)), tmp_path / "out.jsonl"
+    real, calls = os.fsync, []
+
+    def fsync(descriptor):
+        calls.append(1)
+        if len(calls) == 3:  # the second chunk of output
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(StorageFailed, match="disk is full"):
+            score_file(panel, ScoreRequest(source, out))
+    assert score_file(panel, ScoreRequest(source, out)).resumed == 128
+    assert [line["id"] for line in lines_of(out)] == [f"r{n}" for n in range(300)]
+
+
+def test_csv_with_a_column_map_scores_like_json_lines(panel, tmp_path):
+    write(tmp_path / "in.jsonl", many(5))
+    (tmp_path / "in.csv").write_text("id,text\n" + "".join(f"{row['id']},{row['inputs']['output']}\n" for row in many(5)))
+    score_file(panel, ScoreRequest(tmp_path / "in.jsonl", tmp_path / "a.jsonl"))
+    score_file(panel, ScoreRequest(tmp_path / "in.csv", tmp_path / "b.jsonl", {"output": "text"}))
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_standard_input_and_output_stream(workshop):
+    command = [sys.executable, "-m", "snapjudge.cli", "score", "-", "--judge", str(workshop[1].folder)]
+    text = "".join(json.dumps(row) + "\n" for row in many(3)) + "{broken\n"
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["r0", "r1", "r2", "line 4"]
+
+
+def test_memory_does_not_grow_with_the_file(panel, tmp_path):
+    """Records are read and written chunk by chunk: the source is never further ahead than one chunk of the output."""
+    ahead = []
+    from snapjudge.flows import score_file as module
+
+    real = module.records
+
+    def counted(path, mapping):
+        for number, record in enumerate(real(path, mapping), 1):
+            written = (tmp_path / "out.jsonl.partial").read_text().count("\n")
+            ahead.append(number - written)
+            yield record
+
+    module.records = counted
+    try:
+        score_file(panel, ScoreRequest(write(tmp_path / "in.jsonl", many(500)), tmp_path / "out.jsonl"))
+    finally:
+        module.records = real
+    assert max(ahead) <= module.CHUNK

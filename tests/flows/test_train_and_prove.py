@@ -1,0 +1,223 @@
+"""Training to a bundle and proving on other data, end to end on mini."""
+
+import json
+import shutil
+
+import pytest
+
+from snapjudge.core.rules import Gate
+from snapjudge.errors import (
+    BackboneMismatch,
+    BackboneNotFound,
+    DataInvalid,
+    DataLeak,
+    Interrupted,
+    LabelNotOneToken,
+    MetricInvalid,
+    OptionInvalid,
+    RuleInvalid,
+    RunConflict,
+    SnapjudgeError,
+    StorageFailed,
+    TooFewExamples,
+)
+from snapjudge.flows.prove_judge import ProveRequest, prove_judge
+from snapjudge.flows.train_judge import TrainRequest, train_judge
+from snapjudge.judge import Judge
+from snapjudge.store.bundles import load_bundle
+from snapjudge.testing import make_examples, write_tiny_decoder
+from tests.workshop import CONFIG, METRIC_YAML, as_line
+
+
+def request(folder, **changes):
+    return TrainRequest(**{"metric_path": folder / "metric.yaml", "data": [folder / "data.jsonl"], "out": folder / "judges", **changes})
+
+
+def test_the_bundle_is_complete_and_its_proof_beats_the_majority(workshop):
+    _, result = workshop
+    bundle = load_bundle(result.folder)
+    assert {"README.md", "report.html", "proof.json", "run.json", "calibration.json", "metric.yaml"} <= set(bundle.manifest.files)
+    assert [one.name for one in result.proof.contenders] == ["judge", "majority", "TF-IDF + LR", "embedding + LR"]
+    assert result.proof.judge_figures["auroc"].value > 0.8
+    assert set(result.proof.judge_figures) >= {"f1", "precision", "recall", "fpr", "auroc", "auprc", "recall_at_1_fpr", "brier", "ece"}
+    run = json.loads((result.folder / "run.json").read_text())
+    assert run["config"]["fit"]["rank"] == 4
+    assert next(iter(run["data"].values()))
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(workshop):
+    _, result = workshop
+    page = (result.folder / "report.html").read_text()
+    assert page.count("<svg") == 4
+    for outside in ("<script", "http://", "https://", "<link", "src="):
+        assert outside not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "says_buy@1" in page
+    assert "Worst errors" in page
+
+
+def test_text_in_the_report_is_escaped(workshop, tmp_path):
+    folder, _ = workshop
+    lines = [as_line(e.model_copy(update={"inputs": {"output": f"<script>alert(1)</script> {e.inputs['output']} buy"}})) for e in make_examples(40, seed=5)]
+    (tmp_path / "evil.jsonl").write_text("\n".join(lines))
+    prove_judge(ProveRequest(str(folder / "judges" / "says_buy"), [tmp_path / "evil.jsonl"], tmp_path / "out"))
+    assert "<script" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_second_training_writes_the_next_version_with_the_same_weights(workshop, tmp_path):
+    folder, result = workshop
+    again = train_judge(request(folder, out=tmp_path), CONFIG)
+    second = train_judge(request(folder, out=tmp_path), CONFIG)
+    weights = [(one / "adapter" / "adapter_model.safetensors").read_bytes() for one in (result.folder, again.folder, second.folder)]
+    assert weights[0] == weights[1] == weights[2]
+    assert second.folder.name == "2"
+
+
+def test_an_interrupted_training_resumes_to_the_same_bundle(workshop, tmp_path):
+    folder, result = workshop
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 6
+
+    with pytest.raises(Interrupted):
+        train_judge(request(folder, out=tmp_path), CONFIG, stop=stop)
+    with pytest.raises(RunConflict, match="interrupted training"):
+        train_judge(request(folder, out=tmp_path), CONFIG)
+    changed = CONFIG.model_copy(update={"allow_leak": True})
+    with pytest.raises(RunConflict, match="other data, settings"):
+        train_judge(request(folder, out=tmp_path, resume=True), changed)
+    resumed = train_judge(request(folder, out=tmp_path, resume=True), CONFIG)
+    name = "adapter/adapter_model.safetensors"
+    assert (resumed.folder / name).read_bytes() == (result.folder / name).read_bytes()
+    assert not (tmp_path / "says_buy" / ".training").exists()
+
+
+def test_proving_on_other_data_names_the_bundle_and_leaves_it_alone(workshop, tmp_path):
+    folder, result = workshop
+    before = {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
+    proof = prove_judge(ProveRequest(str(result.folder), [folder / "new.jsonl"], tmp_path, gates=[Gate.parse("auroc>=0.5")]))
+    assert proof.bundle_digest == load_bundle(result.folder).digest
+    assert proof.gates[0].passed
+    assert {path.name for path in tmp_path.iterdir()} == {"proof.json", "report.html"}
+    assert before == {path: path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
+
+
+def test_proving_on_training_texts_is_refused_unless_allowed(workshop):
+    folder, result = workshop
+    with pytest.raises(DataLeak, match="was trained on"):
+        prove_judge(ProveRequest(str(result.folder), [folder / "data.jsonl"]))
+    proof = prove_judge(ProveRequest(str(result.folder), [folder / "data.jsonl"], allow_leak=True))
+    assert any("too good" in note for note in proof.notes)
+
+
+def test_a_gate_on_an_unknown_figure_lists_the_known_ones(workshop):
+    folder, result = workshop
+    with pytest.raises(RuleInvalid) as caught:
+        prove_judge(ProveRequest(str(result.folder), [folder / "new.jsonl"], gates=[Gate.parse("goodness>=1")]))
+    assert "auroc" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"metric": METRIC_YAML.replace("boolean", "bool")}, MetricInvalid),
+        ({"metric": METRIC_YAML.replace('["yes"]', "[yes]")}, MetricInvalid),
+        ({"metric": METRIC_YAML.replace('["yes"]', '["unbelievablywrong"]')}, LabelNotOneToken),
+        ({"data": [as_line(e) for e in make_examples(12)]}, TooFewExamples),
+        ({"data": [as_line(e) for e in make_examples(80) if e.label_index == 0]}, DataInvalid),
+        ({"data": [as_line(e) for e in make_examples(80) if e.label_index == 0 or int(e.id[1:]) < 2]}, TooFewExamples),
+        ({"data": ["{broken"]}, DataInvalid),
+        ({"test": [as_line(e) for e in make_examples(120)[:30]]}, DataLeak),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, error):
+    (tmp_path / "metric.yaml").write_text(change.get("metric", METRIC_YAML))
+    (tmp_path / "data.jsonl").write_text("\n".join(change.get("data", [as_line(e) for e in make_examples(120)])) + "\n")
+    test = []
+    if "test" in change:
+        (tmp_path / "test.jsonl").write_text("\n".join(change["test"]) + "\n")
+        test = [tmp_path / "test.jsonl"]
+    with pytest.raises(error) as caught:
+        train_judge(request(tmp_path, test=test), CONFIG)
+    assert caught.value.message
+    assert not (tmp_path / "judges").exists()
+
+
+def test_a_missing_metric_file_and_an_unknown_backbone_say_what_to_do(workshop, tmp_path):
+    folder, _ = workshop
+    with pytest.raises(StorageFailed, match=r"none\.yaml"):
+        train_judge(request(folder, metric_path=tmp_path / "none.yaml"), CONFIG)
+    with pytest.raises(BackboneNotFound) as caught:
+        train_judge(request(folder, out=tmp_path), CONFIG.model_copy(update={"backbone": "no-such/model"}))
+    assert "mini" in caught.value.hint
+
+
+def test_a_prevalence_for_a_metric_of_many_labels_is_refused(tmp_path):
+    (tmp_path / "metric.yaml").write_text('name: m\nversion: 1\ntype: choice\ninputs: [output]\nquestion: Which?\nlabels: {bad: ["yes"], fine: ["no"]}\n')
+    (tmp_path / "data.jsonl").write_text("\n".join(as_line(e) for e in make_examples(120)))
+    with pytest.raises(OptionInvalid, match="boolean"):
+        train_judge(request(tmp_path), CONFIG.model_copy(update={"prevalence": 0.1, "fit": CONFIG.fit.model_copy(update={"epochs": 1})}))
+
+
+def test_a_judge_is_refused_on_another_backbone(workshop, tmp_path):
+    _, result = workshop
+    other = write_tiny_decoder(tmp_path / "tiny", "llama")
+    with pytest.raises(BackboneMismatch, match="was trained on mini"):
+        Judge.load(result.folder, backbone=str(other))
+
+
+def test_a_judge_trains_on_any_decoder_and_is_tied_to_its_weights(tmp_path):
+    folder = write_tiny_decoder(tmp_path / "tiny", "qwen2", seed=1)
+    (tmp_path / "metric.yaml").write_text(METRIC_YAML)
+    (tmp_path / "data.jsonl").write_text("\n".join(as_line(e) for e in make_examples(80)))
+    result = train_judge(request(tmp_path), CONFIG.model_copy(update={"backbone": str(folder)}))
+    assert Judge.load(result.folder).score(output="please buy").probabilities
+    write_tiny_decoder(folder, "qwen2", seed=2)
+    from snapjudge.judge import shared_backbone
+
+    shared_backbone.cache_clear()
+    with pytest.raises(BackboneMismatch):
+        Judge.load(result.folder)
+
+
+def test_a_full_disk_at_the_end_keeps_the_training_state(workshop, tmp_path, monkeypatch):
+    import errno
+
+    from snapjudge.flows import train_judge as module
+
+    folder, _ = workshop
+
+    def full(*_, **__):
+        raise StorageFailed("cannot write: the disk is full") from OSError(errno.ENOSPC, "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_bundle", full)
+        with pytest.raises(StorageFailed):
+            train_judge(request(folder, out=tmp_path), CONFIG)
+    assert (tmp_path / "says_buy" / ".training" / "fit-readout.safetensors").exists()
+    assert train_judge(request(folder, out=tmp_path, resume=True), CONFIG).folder.exists()
+    shutil.rmtree(tmp_path / "says_buy")
+
+
+def test_auto_tries_every_token_where_the_readout_does_not_beat_the_baseline(workshop, tmp_path):
+    folder, _ = workshop
+    config = CONFIG.model_copy(update={"scope": "auto", "fit": CONFIG.fit.model_copy(update={"rate": 1e-5, "epochs": 1})})
+    result = train_judge(request(folder, out=tmp_path), config)
+    assert any("scope auto also tried all" in note for note in result.proof.notes)
+    assert any("scope auto kept" in note for note in result.proof.notes)
+
+
+def test_every_error_carries_a_code_a_status_and_a_next_step():
+    import inspect
+
+    from snapjudge import errors
+
+    tree = errors.__doc__
+    codes = set()
+    for _, kind in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(kind, SnapjudgeError) and kind is not SnapjudgeError and not kind.__name__.startswith("_"):
+            assert 400 <= kind.status < 600
+            assert kind.__name__ in tree
+            codes.add(kind.code)
+    assert len(codes) >= 20

@@ -1,0 +1,202 @@
+"""Fitting: learns, resumes to the bit, keeps memory bounded, notices collapse and damage."""
+
+import math
+
+import pytest
+import torch
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Silent
+from snapjudge.errors import Interrupted, RunConflict, TrainingFailed
+from snapjudge.flows.scoring import contents_of
+from snapjudge.model.prompt import render_readout
+from snapjudge.prove.figures import figures, main_figure
+from snapjudge.prove.proof import scored
+from snapjudge.testing import make_examples
+from snapjudge.train.contents import ContentStore, padded_states
+from snapjudge.train.fit import FitConfig, FitData, Validation, fit, schedule
+from snapjudge.train.objectives import loss_of
+from snapjudge.train.sampling import MOST_REPEATS, epoch_batches
+
+METRIC = Metric(name="m", version=1, type="boolean", inputs=("output",), question="Does it say buy?", labels={"bad": ("yes",), "fine": ("no",)})
+CONFIG = FitConfig(rank=4, alpha=8, batch=8, epochs=2, cache_gb=0.1)
+
+
+class Task:
+    """A small learnable task on mini."""
+
+    def __init__(self, backbone, metric=METRIC, count=48):
+        self.backbone, self.metric = backbone, metric
+        self.train, self.held = make_examples(count), make_examples(24, seed=9)
+        self.data = FitData(contents_of(self.train, metric, backbone), [e.target for e in self.train], contents_of(self.held, metric, backbone))
+
+    def validate(self, log_p):
+        found = figures(scored(log_p, Calibration(), self.metric, self.held)[0], self.metric, draws=20)
+        name = main_figure(self.metric)
+        return Validation(found[name].value if name in found else 0.5, name, found["log_loss"].value, 0.5, 0.05)
+
+    def fit(self, folder, config=CONFIG, scope="readout", stop=lambda: False, validate=None):
+        folder.mkdir(exist_ok=True)
+        readout = render_readout(self.metric, self.backbone)
+        options = {"validate": validate or self.validate, "folder": folder, "progress": Silent(), "stop": stop}
+        return fit(self.backbone, self.metric, readout, self.data, scope, config, **options)
+
+
+@pytest.fixture(scope="module")
+def task(mini):
+    return Task(mini)
+
+
+def bits(adapter):
+    return [tensor.detach().numpy().tobytes() for tensor in adapter.parameters()]
+
+
+class StopAfter:
+    """Says stop at the n-th question."""
+
+    def __init__(self, asked):
+        self.left = asked
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.fixture(scope="module")
+def whole(task, tmp_path_factory):
+    return task.fit(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_fit_learns_what_the_text_shows(task, tmp_path):
+    result = task.fit(tmp_path, CONFIG.model_copy(update={"epochs": 6}))
+    assert result.best.figure > 0.9
+    assert result.history[0]["loss"] > result.history[-1]["loss"]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 9])
+def test_an_interrupted_fit_resumes_to_the_bitwise_same_adapter(task, whole, tmp_path, steps):
+    with pytest.raises(Interrupted) as caught:
+        task.fit(tmp_path, stop=StopAfter(steps))
+    assert "--resume" in caught.value.hint
+    resumed = task.fit(tmp_path)
+    assert bits(resumed.adapter) == bits(whole.adapter)
+    assert resumed.log_p == whole.log_p
+
+
+def test_a_finished_fit_is_not_run_again(task, whole, tmp_path):
+    first = task.fit(tmp_path)
+    again = task.fit(tmp_path, validate=lambda log_p: pytest.fail("ran again"))
+    assert bits(first.adapter) == bits(again.adapter) == bits(whole.adapter)
+
+
+def test_content_states_on_disk_give_the_bits_of_those_in_memory(task, whole, tmp_path):
+    spilled = task.fit(tmp_path, CONFIG.model_copy(update={"cache_gb": 0.0005}))
+    assert bits(spilled.adapter) == bits(whole.adapter)
+    assert not (tmp_path / "contents.bin").exists()
+
+
+def test_every_token_can_be_adapted_too(task, tmp_path):
+    result = task.fit(tmp_path, CONFIG.model_copy(update={"epochs": 5}), scope="all")
+    assert result.adapter.scope == "all"
+    assert result.best.figure > 0.9
+    assert result.adapter.invocation == ()
+
+
+@pytest.mark.parametrize("kind", ["choice", "score", "pairwise"])
+def test_other_types_are_fitted(mini, tmp_path, kind):
+    labels = {"choice": ["x", "y"], "score": ["1", "2"], "pairwise": ["a", "b"]}[kind]
+    inputs = ("a", "b") if kind == "pairwise" else ("output",)
+    metric = Metric(name="m", version=1, type=kind, inputs=inputs, question="Which?", labels={name: (name,) for name in labels})
+    task = Task.__new__(Task)
+    examples = make_examples(48)
+    if kind == "pairwise":
+        examples = [e.model_copy(update={"inputs": {"a": e.inputs["output"], "b": "yes no"}}) for e in examples]
+    task.backbone, task.metric, task.train, task.held = mini, metric, examples[:32], examples[32:]
+    task.data = FitData(contents_of(task.train, metric, mini), [e.target for e in task.train], contents_of(task.held, metric, mini))
+    result = task.fit(tmp_path)
+    assert all(math.isfinite(value) for row in result.log_p for value in row)
+    assert all(sum(math.exp(v) for v in row) == pytest.approx(1, abs=1e-4) for row in result.log_p)
+
+
+def test_a_collapse_restarts_lower_and_says_so(task, tmp_path):
+    """At rate 1 the readout adapter ruins the backbone's states; the fit must find its own way down."""
+    result = task.fit(tmp_path, CONFIG.model_copy(update={"rate": 1.0, "epochs": 4, "restarts": 6}))
+    assert result.rate < 1.0
+    assert any("begun again at rate" in note for note in result.notes)
+    assert result.best.figure > 0.8
+
+
+def test_a_resumed_fit_keeps_its_restarts(task, tmp_path):
+    config = CONFIG.model_copy(update={"rate": 1.0, "epochs": 4, "restarts": 6})
+    straight = task.fit(tmp_path / "straight", config)
+    with pytest.raises(Interrupted):
+        task.fit(tmp_path / "cut", config, stop=StopAfter(20))
+    resumed = task.fit(tmp_path / "cut", config)
+    assert bits(resumed.adapter) == bits(straight.adapter)
+    assert resumed.notes == straight.notes
+
+
+def test_a_loss_that_is_never_finite_is_an_error_with_a_next_step(mini, tmp_path):
+    task = Task(mini)
+    task.data = FitData(task.data.contents, [(math.nan, math.nan)] * len(task.data.contents), task.data.validation)
+    with pytest.raises(TrainingFailed) as caught:
+        task.fit(tmp_path)
+    assert "nan" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_damaged_state_is_refused_not_trusted(task, tmp_path):
+    tmp_path.joinpath("fit-readout.safetensors").write_bytes(b"\x80\x04junk")
+    with pytest.raises(RunConflict) as caught:
+        task.fit(tmp_path)
+    assert "--restart" in caught.value.hint
+
+
+def test_the_store_returns_what_was_put_in_from_memory_and_from_disk(mini, tmp_path):
+    contents = [mini.tokens.encode(text) for text in ("one two three", "no", "a longer text with more words in it")]
+    with torch.inference_mode():
+        states = mini.encode(contents)
+    with ContentStore(budget=20_000, spill=tmp_path / "spill.bin", device=mini.device) as store:
+        for state in states:
+            store.add(state)
+        assert store.file_bytes > 0
+        assert store.memory_bytes > 0
+        layers, lengths = store.batch([2, 0, 1])
+        expected, _ = padded_states([states[2], states[0], states[1]])
+        assert lengths.tolist() == [len(contents[2]), len(contents[0]), len(contents[1])]
+        for layer in range(6):
+            for found, wanted in zip(layers(layer), expected(layer), strict=True):
+                torch.testing.assert_close(found, wanted.clone(), atol=2e-3, rtol=2e-3)
+    assert not (tmp_path / "spill.bin").exists()
+
+
+def test_epochs_are_balanced_repeatable_and_bounded():
+    classes, lengths = [0] * 95 + [1] * 5, list(range(100))
+    batches = epoch_batches(classes, lengths, 10, seed=1, epoch=0, balanced=True)
+    shown = [index for batch in batches for index in batch]
+    assert batches == epoch_batches(classes, lengths, 10, seed=1, epoch=0, balanced=True)
+    assert batches != epoch_batches(classes, lengths, 10, seed=1, epoch=1, balanced=True)
+    assert sum(classes[index] for index in shown) == 5 * MOST_REPEATS
+    assert sum(1 - classes[index] for index in shown) == 50
+    assert sorted(i for b in epoch_batches(classes, lengths, 7, seed=1, epoch=0, balanced=False) for i in b) == list(range(100))
+
+
+def test_a_miss_by_two_levels_costs_more_than_a_miss_by_one():
+    target = torch.tensor([[1.0, 0, 0]])
+    near, far = (torch.tensor([p]).log() for p in ([0.1, 0.8, 0.1], [0.1, 0.1, 0.8]))
+    assert loss_of("score", near, target) < loss_of("score", far, target)
+    assert loss_of("choice", near, target) == pytest.approx(float(loss_of("choice", far, target)))
+
+
+def test_soft_labels_are_learned_as_shares():
+    log_p = torch.tensor([[0.7, 0.3]]).log()
+    right, wrong = (float(loss_of("boolean", log_p, torch.tensor([share]))) for share in ([0.7, 0.3], [0.3, 0.7]))
+    assert right < wrong
+
+
+def test_the_rate_rises_then_falls():
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] < 0.06
