@@ -74,6 +74,12 @@ def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge
     folder, _ = workshop
     (tmp_path / "other.yaml").write_text(METRIC_YAML.replace("says_buy", "other").replace("Does it say buy?", "Is something bought here, or not?"))
     other = Judge.load(train_judge(TrainRequest(tmp_path / "other.yaml", [folder / "data.jsonl"], tmp_path), CONFIG).folder)
+    every = train_judge(TrainRequest(tmp_path / "other.yaml", [folder / "data.jsonl"], tmp_path), CONFIG.model_copy(update={"scope": "all"}))
+    third = Judge.load(every.folder)
+    assert third.question.adapter.scope == "all"
+    text = "please buy one text, thanks"
+    mixed = Panel([judge, other, third]).score(output=text)
+    assert [mixed[one.name] for one in (judge, other, third)] == [one.score(output=text) for one in (judge, other, third)]
     encoded = []
     real = judge.backbone.encode
     panel = Panel([judge, other])

@@ -128,6 +128,7 @@ def test_a_gate_on_an_unknown_figure_lists_the_known_ones(workshop):
         ({"data": [as_line(e) for e in make_examples(80) if e.label_index == 0]}, DataInvalid),
         ({"data": [as_line(e) for e in make_examples(80) if e.label_index == 0 or int(e.id[1:]) < 2]}, TooFewExamples),
         ({"data": ["{broken"]}, DataInvalid),
+        ({"gates": [Gate.parse("goodness>=1")]}, RuleInvalid),
         ({"test": [as_line(e) for e in make_examples(120)[:30]]}, DataLeak),
     ],
 )
@@ -139,7 +140,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, error
         (tmp_path / "test.jsonl").write_text("\n".join(change["test"]) + "\n")
         test = [tmp_path / "test.jsonl"]
     with pytest.raises(error) as caught:
-        train_judge(request(tmp_path, test=test), CONFIG)
+        train_judge(request(tmp_path, test=test, gates=change.get("gates", ())), CONFIG)
     assert caught.value.message
     assert not (tmp_path / "judges").exists()
 

@@ -174,6 +174,17 @@ def test_training_reads_the_same_logits_as_inference(subject):
     close(padded, packed)
 
 
+@torch.inference_mode()
+def test_half_precision_layers_give_nearly_the_same_float32_logits(subject):
+    name = str(subject.folder) if subject.name != "mini" else "mini"
+    half = load_backbone(name, dtype="bfloat16")
+    adapter = subject.adapter("readout")
+    (found,) = half.read([Ask(half.encode(subject.contents[:1])[0], subject.readout, adapter)])
+    (exact,) = subject.backbone.read([Ask(subject.backbone.encode(subject.contents[:1])[0], subject.readout, adapter)])
+    assert found.dtype == torch.float32
+    assert (found - exact).abs().max() < 0.15 * max(1.0, float(exact.abs().max()))
+
+
 def test_a_pass_leaves_nothing_behind(subject):
     with torch.inference_mode():
         subject.backbone.encode(subject.contents[:1])

@@ -14,7 +14,7 @@ from snapjudge.core.rules import ThresholdRule
 from snapjudge.prove import baselines
 from snapjudge.prove.baselines import BaselineData
 from snapjudge.prove.calibrators import fit_calibration, log_loss
-from snapjudge.prove.figures import Scored, compare, figures, wilson
+from snapjudge.prove.figures import Scored, compare, figure_names, figures, wilson
 from snapjudge.prove.thresholds import choose_threshold, labels_needed
 
 BOOLEAN = Metric(name="m", version=1, type="boolean", inputs=("output",), question="?", labels={"bad": ("yes",), "fine": ("no",)})
@@ -93,6 +93,16 @@ def test_groups_widen_the_interval():
     alone = figures(single, BOOLEAN)["auroc"]
     assert grouped.value == pytest.approx(alone.value)
     assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.15)
+
+
+@pytest.mark.parametrize("metric", [BOOLEAN, CHOICE, SCORE, SCORE.model_copy(update={"positive": ("1",)})], ids=lambda m: m.type)
+def test_the_figures_found_are_the_ones_named(metric):
+    rng = np.random.default_rng(0)
+    count = len(metric.labels)
+    p = rng.dirichlet(np.ones(count), 200)
+    labels = np.array([rng.choice(count, p=row) for row in p])
+    data = Scored(p, labels, p[:, 0], p[:, 0] > 0.3, np.arange(200))
+    assert tuple(figures(data, metric, draws=5)) == figure_names(metric)
 
 
 def test_a_figure_the_data_cannot_give_is_missing_not_zero():

@@ -5,6 +5,8 @@ import hashlib
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -152,3 +154,23 @@ def test_the_last_file_is_written_last(tmp_path, monkeypatch):
     write_folder(tmp_path / "x", {"a": b"", "last": b"", "z": b""}, last="last")
     assert written == ["a", "z", "last"]
     shutil.rmtree(tmp_path / "x")
+
+
+def test_the_operating_systems_own_limit_on_a_files_size_is_told_and_leaves_nothing(tmp_path):
+    """Not simulated: the process may write at most 20,000 bytes into a file."""
+    code = """
+import resource, sys
+from pathlib import Path
+from snapjudge.errors import StorageFailed
+from snapjudge.store.files import write_file, write_folder
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+folder, much = Path(sys.argv[1]), b"x" * 50_000
+for work in (lambda: write_file(folder / "f", much), lambda: write_folder(folder / "d", {"a": much, "m": b""}, "m")):
+    try:
+        work()
+    except StorageFailed as error:
+        print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.count("too large") == 2
+    assert not list(tmp_path.iterdir())

@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
-from snapjudge.errors import Interrupted, SnapjudgeError
+from snapjudge.errors import ExtraMissing, Interrupted, SnapjudgeError
 
 errors = Console(stderr=True, highlight=False)
 output = Console(highlight=False, soft_wrap=True)
@@ -29,10 +31,8 @@ def shown_errors(*, as_json: bool = False) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "transformers", "scipy", "sklearn", "jinja2", "pyarrow"):
             raise
-        errors.print(
-            f"[red]error[/red] this command needs the local models, and {error.name} is not installed\n[dim]next:[/dim] pip install 'snapjudge[local]'"
-        )
-        raise typer.Exit(EXIT_ERROR) from error
+        missing = ExtraMissing(f"this command needs the local models, and {error.name} is not installed", hint="pip install 'snapjudge[local]'")
+        fail(missing, as_json=as_json)
 
 
 def fail(error: SnapjudgeError, *, as_json: bool) -> NoReturn:
@@ -57,17 +57,18 @@ class Bars:
     """Progress bars with the time left, on standard error; one bar a stage."""
 
     def __init__(self) -> None:
-        columns = [
+        self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<16}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        ]
-        self._progress = Progress(*columns, console=errors)
-        self._task: Any = None
+            TextColumn("{task.description}", table_column=Column(min_width=17, no_wrap=True)),
+            BarColumn(14),
+            MofNCompleteColumn(table_column=Column(min_width=11, no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            console=errors,
+            expand=True,
+        )
+        self._task: TaskID | None = None
 
     def __enter__(self) -> "Bars":
         self._progress.start()
@@ -79,6 +80,7 @@ class Bars:
     def start(self, stage: str, total: int) -> None:
         """A new bar; the one before stays as it is."""
         if self._task is not None:
+            self._progress.update(self._task, total=self._progress.tasks[-1].completed)  # early stopping leaves no unfinished bar
             self._progress.stop_task(self._task)
         self._task = self._progress.add_task(stage, total=total or None, note="")
 
@@ -91,7 +93,7 @@ class Bars:
 
     def say(self, text: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(f"[yellow]note[/yellow] {text}")
+        self._progress.console.print(f"[yellow]note[/yellow] {escape(text)}")
 
 
 @contextmanager

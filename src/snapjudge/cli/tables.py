@@ -23,7 +23,8 @@ def print_proof(proof: Proof) -> None:
     output.print(table)
     output.print(threshold_text(proof))
     for gate in proof.gates:
-        output.print(f"gate {gate.gate}: found {gate.found:.4f}, {'[green]met[/green]' if gate.passed else '[red]missed[/red]'}")
+        found = "nothing" if gate.found is None else f"{gate.found:.4f}"
+        output.print(f"gate {gate.gate}: found {found}, {'[green]met[/green]' if gate.passed else '[red]missed[/red]'}")
 
 
 def verdict(judge: Judge, found: Judgement) -> str:

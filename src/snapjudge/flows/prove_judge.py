@@ -17,7 +17,7 @@ from snapjudge.curate.split import check_enough, deduplicated
 from snapjudge.errors import DataLeak, Problem
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge
-from snapjudge.prove.proof import Contestant, Header, Proof, prove
+from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove
 from snapjudge.prove.report import render_report
 from snapjudge.store.bundles import Bundle
 from snapjudge.store.files import write_file
@@ -45,6 +45,7 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
     """
     progress = progress or Silent()
     judge = Judge.load(request.judge, backbone=request.backbone)
+    check_gates(request.gates, judge.metric)
     examples, repeated = deduplicated(read_examples(request.data, judge.metric, request.mapping))
     notes = [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
     check_enough(examples, judge.metric, "data")

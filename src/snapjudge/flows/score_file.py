@@ -16,7 +16,7 @@ from typing import IO, Any
 from snapjudge.core.judgement import Abstention, Judgement
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.read import Record, records
-from snapjudge.errors import Interrupted, RunConflict
+from snapjudge.errors import Interrupted, RunConflict, StorageFailed
 from snapjudge.judge import CHUNK, Panel
 from snapjudge.store.files import storage_errors, write_file
 
@@ -51,6 +51,8 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
         Interrupted: `stop` said so; the same command goes on from there.
     """
     progress = progress or Silent()
+    if request.source is not None and not request.source.is_file():
+        raise StorageFailed(f"no file {request.source}", hint="check the path; - reads standard input", received=str(request.source))
     if request.out is None:
         return _score(panel, request, _Stream(sys.stdout), progress, stop)
     with _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink:
@@ -94,7 +96,8 @@ def _answers(panel: Panel, chunk: Sequence[Record]) -> Iterator[list[Judgement |
 
 def output_line(record: Record, answer: Judgement | Abstention) -> str:
     """One line of output: {id, judge, label, score, probabilities, confidence, p_max, flagged, windows} or {id, judge, abstained}."""
-    identity: dict[str, Any] = {"id": record.id if record.id is not None else f"line {record.line}"}
+    stated = None if record.data is None else record.data.get("id")
+    identity: dict[str, Any] = {"id": stated if isinstance(stated, str | int) else record.id or f"line {record.line}"}
     if isinstance(answer, Judgement):
         return json.dumps({**identity, **answer.model_dump(mode="json")}, ensure_ascii=False)
     reason = {"code": answer.code, "message": answer.message, "line": record.line}
@@ -106,7 +109,7 @@ def _identity(panel: Panel, request: ScoreRequest) -> dict[str, Any]:
     """What the output depends on; a resumed run must have the same."""
     judges = {name: judge.bundle.digest for name, judge in panel.judges.items()}
     source: dict[str, Any] = {"path": "-"}
-    if request.source is not None and request.source.exists():
+    if request.source is not None:
         stat = request.source.stat()
         source = {"path": str(request.source.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
     return {"judges": judges, "input": source, "map": dict(request.mapping or {})}

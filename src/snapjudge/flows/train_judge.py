@@ -27,7 +27,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import Gate, ThresholdRule
 from snapjudge.curate.read import file_digest, read_examples
 from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split
-from snapjudge.errors import OptionInvalid, Problem, RunConflict, StorageFailed, TooFewExamples
+from snapjudge.errors import Interrupted, OptionInvalid, Problem, RunConflict, StorageFailed, TooFewExamples
 from snapjudge.flows.card import model_card
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
@@ -39,7 +39,7 @@ from snapjudge.prove import baselines
 from snapjudge.prove.calibrators import fit_calibration
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
-from snapjudge.prove.proof import Contestant, Header, Proof, prove, scored
+from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove, scored
 from snapjudge.prove.report import render_report
 from snapjudge.prove.thresholds import choose_threshold
 from snapjudge.store.bundles import next_version, write_bundle
@@ -116,6 +116,7 @@ class _Training:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
         self.metric = read_metric(request.metric_path)
         self.rule = _rule(config.threshold or self.metric.threshold, self.metric)
+        check_gates(request.gates, self.metric)
         self.notes: list[str] = []
         self.began = time.monotonic()
 
@@ -259,6 +260,7 @@ class _Training:
         return [(name, getattr(self.splits, name)) for name in names]
 
     def _scores(self, result: FitResult, part: str) -> LogP:
+        self._check_stop()
         question = Question(self.metric, self.readout, result.adapter)
         return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
 
@@ -276,6 +278,7 @@ class _Training:
 
     def _prove(self, log_p: LogP, calibration: Calibration, scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
+        self._check_stop()
         self._say_threshold(calibration.threshold)
         data = {
             part: baseline_data(self.backbone, some, self.metric, self.progress, f"embed {part}")
@@ -349,6 +352,11 @@ class _Training:
     def _sources(self) -> dict[str, str]:
         """Sources of the training data and their licences."""
         return {example.provenance.source: example.provenance.licence or "not stated" for example in self.splits.train}
+
+    def _check_stop(self) -> None:
+        """Between stages; within a fit every step asks."""
+        if self.stop():
+            raise Interrupted("stopped; what was fitted is kept", hint="run the same command with --resume")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -79,6 +79,6 @@ def combine_orders(forward_L: Tensor, swapped_L: Tensor, swap: Sequence[int]) ->
 def combine(label_logits: Sequence[Tensor], orders: int, metric: Metric) -> Tensor:
     """One example's label log-probabilities [L] from the label logits of all its reads (orders x windows, order by order)."""
     log_p_WL = torch.stack(list(label_logits)).float().log_softmax(-1)
-    toward_L = torch.tensor(metric.leaning)
+    toward_L = torch.tensor(metric.leaning, device=log_p_WL.device)
     parts = [combine_windows(part, metric.window_rule, toward_L) for part in log_p_WL.chunk(orders)]
     return parts[0] if orders == 1 else combine_orders(parts[0], parts[1], metric.mirror)

@@ -75,6 +75,19 @@ def figures(data: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) 
     return found
 
 
+_BINARY = ("f1", "precision", "recall", "fpr", "auroc", "auprc", "recall_at_1_fpr")
+_LABELS = ("accuracy", "macro_f1")
+_LEVELS = ("mae", "weighted_kappa", "pearson")
+_PROBABILITIES = ("log_loss", "brier", "ece")
+
+
+def figure_names(metric: Metric) -> tuple[str, ...]:
+    """The figures a metric of this kind can have, in the order of the report."""
+    binary = _BINARY if metric.positive_labels else ()
+    by_label = () if metric.type == "boolean" else (*_LABELS, *(_LEVELS if metric.type == "score" else ("macro_auroc",)))
+    return (*binary, *by_label, *_PROBABILITIES)
+
+
 def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson, 1927)."""
     z = float(stats.norm.ppf(1 - (1 - confidence) / 2))

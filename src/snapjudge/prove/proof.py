@@ -18,7 +18,7 @@ from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.rules import Gate
 from snapjudge.errors import RuleInvalid
-from snapjudge.prove.figures import Figure, Scored, figures, group_numbers, main_figure, positive_of, ranked_counts
+from snapjudge.prove.figures import Figure, Scored, figure_names, figures, group_numbers, main_figure, positive_of, ranked_counts
 
 LogP = Sequence[tuple[float, ...]]
 FORMAT = 1
@@ -153,11 +153,7 @@ def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequ
 
 
 def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Contestant], header: Header, gates: Sequence[Gate] = ()) -> Proof:
-    """The proof of the first contestant beside the others.
-
-    Raises:
-        RuleInvalid: a gate names a figure that this metric and data do not have.
-    """
+    """The proof of the first contestant beside the others; `check_gates` has seen the gates."""
     contenders = []
     for contestant in contestants:
         arrays, _ = scored(contestant.log_p, contestant.calibration, metric, examples)
@@ -191,12 +187,26 @@ def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Con
     )
 
 
+def check_gates(gates: Sequence[Gate], metric: Metric) -> None:
+    """Refuse gates on figures that a metric of this kind does not have, before any work is done.
+
+    Raises:
+        RuleInvalid: listing the figures there are.
+    """
+    names = figure_names(metric)
+    for gate in gates:
+        if gate.figure not in names:
+            raise RuleInvalid(f"gate {gate}: a {metric.type} metric has no figure {gate.figure!r}", hint=f"one of {', '.join(names)}", received=str(gate))
+
+
 def _gates(gates: Sequence[Gate], found: Mapping[str, Figure]) -> list[GateResult]:
+    """Each gate against its figure; one that the data could not give is missed, not passed over."""
     results = []
     for gate in gates:
         figure = found.get(gate.figure)
         if figure is None:
-            raise RuleInvalid(f"gate {gate}: the proof has no figure {gate.figure!r}", hint=f"one of {', '.join(found)}", received=str(gate))
+            results.append(GateResult(gate=str(gate), found=None, passed=False))
+            continue
         value = {"": figure.value, ".low": figure.low, ".high": figure.high}[gate.end]
         results.append(GateResult(gate=str(gate), found=value, passed=gate.passes(value)))
     return results
