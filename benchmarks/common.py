@@ -27,7 +27,8 @@ from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
 from snapjudge.prove.figures import Scored, figures
 from snapjudge.prove.proof import scored
-from snapjudge.train.fit import FitConfig, FitData, FitResult, Validation, fit
+from snapjudge.train.fit import fit
+from snapjudge.train.terms import FitConfig, FitData, FitResult, Validation
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

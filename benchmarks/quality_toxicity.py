@@ -15,7 +15,7 @@ from snapjudge.curate.split import split
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.prove.figures import compare
-from snapjudge.train.fit import FitConfig
+from snapjudge.train.terms import FitConfig
 
 SETS = ("davidson", "toxic_spans", "convabuse", "hatemoji_build", "implicit_hate", "toxigen")
 

@@ -18,7 +18,8 @@ from snapjudge.curate.split import deduplicated
 from snapjudge.flows.scoring import contents_of
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
-from snapjudge.train.fit import FitConfig, FitData, Validation, fit
+from snapjudge.train.fit import fit
+from snapjudge.train.terms import FitConfig, FitData, Validation
 
 
 class Watch(Silent):

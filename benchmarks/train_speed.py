@@ -17,7 +17,7 @@ from snapjudge.model.adapter import Scope
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
-from snapjudge.train.fit import FitConfig
+from snapjudge.train.terms import FitConfig
 
 
 def main() -> None:

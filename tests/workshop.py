@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from snapjudge.flows.train_judge import TrainConfig, TrainRequest, train_judge
+from snapjudge.flows.train_judge import train_judge
+from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 from snapjudge.testing import make_examples
-from snapjudge.train.fit import FitConfig
+from snapjudge.train.terms import FitConfig
 
 METRIC_YAML = """\
 name: says_buy

@@ -21,7 +21,10 @@ def python(code):
 HEAVY = ("torch", "transformers", "numpy", "scipy", "sklearn", "safetensors", "tokenizers")
 
 
-@pytest.mark.parametrize("code", ["import snapjudge", "import snapjudge.errors", "import snapjudge.core.metric_file", "import snapjudge.cli.main"])
+@pytest.mark.parametrize(
+    "code",
+    ["import snapjudge", "import snapjudge.errors", "import snapjudge.core.metric_file", "import snapjudge.cli.main", "import snapjudge.flows.metric_files"],
+)
 def test_light_imports_load_no_model_library(code):
     assert python(f"{code}; import sys; print([name for name in {HEAVY} if name in sys.modules])").strip() == "[]"
 

@@ -97,7 +97,7 @@ def test_a_file_that_is_no_mapping_is_refused_clearly(text):
 def test_the_published_schema_accepts_good_files_and_refuses_bad_ones():
     import yaml
 
-    from snapjudge.flows.scaffold import metric_schema
+    from snapjudge.flows.metric_files import metric_schema
 
     schema = json.loads(metric_schema())
     jsonschema.validate(yaml.safe_load(GOOD), schema)

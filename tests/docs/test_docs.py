@@ -13,7 +13,8 @@ import typer
 from snapjudge import errors
 from snapjudge.core.metric import Metric
 from snapjudge.flows.demo import example_folder
-from snapjudge.flows.train_judge import TrainRequest, train_judge
+from snapjudge.flows.train_judge import train_judge
+from snapjudge.flows.train_terms import TrainRequest
 from tests.workshop import CONFIG
 
 ROOT = Path(__file__).parents[2]

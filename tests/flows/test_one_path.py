@@ -14,7 +14,8 @@ from snapjudge.flows.score_file import ScoreRequest, score_file
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge, Panel
 from snapjudge.prove.proof import scored
-from snapjudge.train.fit import FitConfig, FitData, Validation, fit
+from snapjudge.train.fit import fit
+from snapjudge.train.terms import FitConfig, FitData, Validation
 from tests.workshop import METRIC_YAML
 
 
@@ -68,7 +69,8 @@ def test_the_same_example_scores_the_same_bits_through_every_door(workshop, judg
 
 
 def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge, tmp_path):
-    from snapjudge.flows.train_judge import TrainRequest, train_judge
+    from snapjudge.flows.train_judge import train_judge
+    from snapjudge.flows.train_terms import TrainRequest
     from tests.workshop import CONFIG
 
     folder, _ = workshop

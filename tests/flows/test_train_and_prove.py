@@ -22,7 +22,8 @@ from snapjudge.errors import (
     TooFewExamples,
 )
 from snapjudge.flows.prove_judge import ProveRequest, prove_judge
-from snapjudge.flows.train_judge import TrainRequest, train_judge
+from snapjudge.flows.train_judge import train_judge
+from snapjudge.flows.train_terms import TrainRequest
 from snapjudge.judge import Judge
 from snapjudge.store.bundles import load_bundle
 from snapjudge.testing import make_examples, write_tiny_decoder

@@ -15,9 +15,10 @@ from snapjudge.prove.figures import figures, main_figure
 from snapjudge.prove.proof import scored
 from snapjudge.testing import make_examples
 from snapjudge.train.contents import ContentStore, padded_states
-from snapjudge.train.fit import FitConfig, FitData, Validation, fit, schedule
+from snapjudge.train.fit import fit, schedule
 from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import MOST_REPEATS, epoch_batches
+from snapjudge.train.terms import FitConfig, FitData, Validation
 
 METRIC = Metric(name="m", version=1, type="boolean", inputs=("output",), question="Does it say buy?", labels={"bad": ("yes",), "fine": ("no",)})
 CONFIG = FitConfig(rank=4, alpha=8, batch=8, epochs=2, cache_gb=0.1)

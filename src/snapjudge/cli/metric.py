@@ -18,14 +18,9 @@ def check(
 ) -> None:
     """Check a metric file: every problem at once, with its line, what was found and what would be right."""
     with shown_errors(as_json=as_json):
-        from snapjudge.core.metric_file import parse_metric
-        from snapjudge.errors import StorageFailed
+        from snapjudge.flows.metric_files import read_metric
 
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StorageFailed(f"cannot read {file}: {error}", hint="`snapjudge metric new NAME` writes one to start from") from error
-        metric = parse_metric(text, file.name)
+        metric = read_metric(file)
         if backbone is not None:
             from snapjudge.model.hub import load_backbone
             from snapjudge.model.prompt import render_readout
@@ -48,7 +43,7 @@ def new(
 ) -> None:
     """Write a commented metric file and an empty data file to start from."""
     with shown_errors(as_json=as_json):
-        from snapjudge.flows.scaffold import new_metric
+        from snapjudge.flows.metric_files import new_metric
 
         metric, data = new_metric(name, folder)
         if as_json:
@@ -62,7 +57,7 @@ def new(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of metric files."""
-    from snapjudge.flows.scaffold import metric_schema
+    from snapjudge.flows.metric_files import metric_schema
 
     typer.echo(metric_schema(), nl=False)
 

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from snapjudge.errors import OptionInvalid
-from snapjudge.flows.train_judge import TrainConfig
+from snapjudge.flows.train_terms import TrainConfig
 
 
 def training_config(**options: Any) -> TrainConfig:

@@ -38,7 +38,8 @@ def train(
         from snapjudge.cli.tables import print_proof
         from snapjudge.core.rules import Gate
         from snapjudge.curate.read import parse_map
-        from snapjudge.flows.train_judge import TrainRequest, train_judge
+        from snapjudge.flows.train_judge import train_judge
+        from snapjudge.flows.train_terms import TrainRequest
 
         fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
         config = training_config(scope=scope, backbone=backbone, threshold=threshold, prevalence=prevalence, allow_leak=allow_leak, fit=fit)

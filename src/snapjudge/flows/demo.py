@@ -5,7 +5,8 @@ from importlib import resources
 from pathlib import Path
 
 from snapjudge.core.progress import Progress
-from snapjudge.flows.train_judge import TrainConfig, TrainRequest, TrainResult, train_judge
+from snapjudge.flows.train_judge import train_judge
+from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
 
 
 def example_folder() -> Path:

@@ -9,30 +9,27 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from snapjudge import __version__
 from snapjudge.core.calibration import Calibration, Threshold
 from snapjudge.core.example import Example
-from snapjudge.core.frozen import Frozen
 from snapjudge.core.manifest import BackboneId, Manifest
 from snapjudge.core.metric import Metric
-from snapjudge.core.metric_file import dump_metric, parse_metric
+from snapjudge.core.metric_file import dump_metric
 from snapjudge.core.progress import Progress, Silent
-from snapjudge.core.rules import Gate, ThresholdRule
-from snapjudge.curate.read import file_digest, read_examples
-from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split
-from snapjudge.errors import Interrupted, OptionInvalid, Problem, RunConflict, StorageFailed, TooFewExamples
+from snapjudge.core.rules import ThresholdRule
+from snapjudge.curate.read import file_digest
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
 from snapjudge.flows.card import model_card
+from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
+from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
+from snapjudge.flows.training_data import read_splits
 from snapjudge.model.adapter import Scope, adapter_files
-from snapjudge.model.hub import EMBEDDED, load_backbone
+from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
@@ -44,62 +41,10 @@ from snapjudge.prove.report import render_report
 from snapjudge.prove.thresholds import choose_threshold
 from snapjudge.store.bundles import next_version, write_bundle
 from snapjudge.store.files import storage_errors, write_file
-from snapjudge.train.fit import FitConfig, FitData, FitResult, Validation, fit
+from snapjudge.train.fit import fit
+from snapjudge.train.terms import FitData, FitResult, Validation
 
 SEEN_DIGITS = 12  # of each training text's digest, kept in the bundle so that `prove` can refuse a leak
-
-
-class TrainConfig(Frozen):
-    """Everything that decides a training beside metric and data; saved resolved in run.json."""
-
-    scope: Literal["auto", "readout", "all"] = "auto"
-    backbone: str = EMBEDDED
-    threshold: str | None = Field(default=None, description="overrides the metric's threshold rule")
-    prevalence: float | None = Field(default=None, gt=0, lt=1, description="share of the flagged label where the judge will run")
-    validation_share: float = Field(default=0.10, gt=0, lt=0.5)
-    calibration_share: float = Field(default=0.18, gt=0, lt=0.5)
-    test_share: float = Field(default=0.18, gt=0, lt=0.5, description="used where no test files are given")
-    allow_leak: bool = False
-    fit: FitConfig = FitConfig()
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A new judge: where its bundle lies, and its proof."""
-
-    folder: Path
-    judge: str
-    proof: Proof
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What is to be trained, from which files, to where."""
-
-    metric_path: Path
-    data: Sequence[Path]
-    out: Path
-    test: Sequence[Path] = ()
-    mapping: Mapping[str, str] | None = None
-    gates: Sequence[Gate] = ()
-    resume: bool = False
-    restart: bool = False
-
-
-def read_metric(path: Path) -> Metric:
-    """The metric of a file.
-
-    Raises:
-        StorageFailed, MetricInvalid.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageFailed(
-            f"cannot read {path}: {error}", hint="`snapjudge metric new NAME` writes a metric file to start from", received=str(path)
-        ) from error
-    return parse_metric(text, path.name)
 
 
 def train_judge(request: TrainRequest, config: TrainConfig, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -121,7 +66,7 @@ class _Training:
         self.began = time.monotonic()
 
     def run(self) -> TrainResult:
-        self.splits = self._splits()
+        self.splits = read_splits(self.request, self.config, self.metric, self._note)
         self.backbone = load_backbone(self.config.backbone)
         self.readout = render_readout(self.metric, self.backbone)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
@@ -134,37 +79,6 @@ class _Training:
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
-
-    def _splits(self) -> Splits:
-        """Read and check all data, and deal it to its parts."""
-        request, config = self.request, self.config
-        examples, repeated = deduplicated(read_examples(request.data, self.metric, request.mapping))
-        if repeated:
-            self._note(f"{repeated} repeated examples (same text and label) were left out")
-        check_enough(examples, self.metric, "data")
-        shares = {"validation": config.validation_share, "calibration": config.calibration_share}
-        test: list[Example] | None = None
-        if request.test:
-            test = read_examples(request.test, self.metric, request.mapping)
-            check_enough(test, self.metric, "test data")
-            shared = check_leak(examples, test, allow=config.allow_leak)
-            if shared:
-                self._note(f"{shared} test examples share text or group with the training data (--allow-leak): the figures are too good")
-        else:
-            shares["test"] = config.test_share
-        if sum(shares.values()) >= 0.9:
-            raise OptionInvalid(f"the shares of validation, calibration and test add up to {sum(shares.values()):.2f}", hint="leave more than 0.1 for training")
-        parts = split(examples, {"train": 1 - sum(shares.values()), **shares}, config.fit.seed)
-        held_out = test if test is not None else parts["test"]
-        found = Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out))
-        for name, part in vars(found).items():
-            labels = {example.label_index for example in part}
-            if len(labels) < 2:
-                held = f"{len(part)} examples with {len(labels)} of the labels"
-                raise TooFewExamples(
-                    "data", [Problem(f"the {name} split", held, "examples of at least two labels")], hint="label more examples of the rarer label"
-                )
-        return found
 
     def _work_folder(self) -> Path:
         """Where the resumable state lies; it belongs to one metric, one data and one configuration."""

@@ -14,85 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
 from snapjudge.model.backbone import Backbone
-from snapjudge.model.prompt import Content
 from snapjudge.model.reading import STEP_TOKENS, Question, read_contents
 from snapjudge.model.readout import Readout, combine
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.contents import ContentStore, padded_states
 from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import epoch_batches
-
-LogP = Sequence[tuple[float, ...]]
-
-
-class FitConfig(Frozen):
-    """How an adapter is fitted. `epochs` None: as many as give about 400 steps, 4 to 10."""
-
-    rank: int = Field(default=16, ge=1, le=256)
-    alpha: float = Field(default=32.0, gt=0)
-    rate: float = Field(default=1e-3, gt=0, le=1, description="peak learning rate of AdamW; lowered by itself where it diverges or collapses")
-    batch: int = Field(default=32, ge=1, le=4096)
-    epochs: int | None = Field(default=None, ge=1, le=1000)
-    patience: int = Field(default=3, ge=1, description="epochs without a better validation figure before stopping")
-    warmup: float = Field(default=0.06, ge=0, lt=1, description="share of all steps over which the rate rises")
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    balanced: bool = Field(default=True, description="equal shares of the classes in every epoch")
-    restarts: int = Field(default=3, ge=0, description="how often the rate may be lowered and the fit begun again")
-    cache_gb: float = Field(default=2.0, ge=0, description="content states kept in memory, GiB; the rest goes to a file")
-    seed: int = 0
-
-    def epochs_for(self, examples: int) -> int:
-        """The planned number of epochs."""
-        return self.epochs or max(4, min(10, round(400 * self.batch / max(1, examples))))
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What the caller says of one epoch's validation: a figure where more is better and 0.5 or so is chance, its name, and the log loss."""
-
-    figure: float
-    name: str
-    loss: float
-    chance: float
-    error: float  # standard error of the figure
-
-
-@dataclass(frozen=True)
-class FitData:
-    """Contents with their targets (label distributions), for training; contents alone, for validation."""
-
-    contents: Sequence[Content]
-    targets: Sequence[tuple[float, ...]]
-    validation: Sequence[Content]
-
-    @property
-    def classes(self) -> list[int]:
-        """The most likely label of each target."""
-        return [max(range(len(target)), key=target.__getitem__) for target in self.targets]
-
-
-@dataclass
-class FitResult:
-    """The adapter of the best epoch and how it came to be."""
-
-    adapter: Adapter
-    best: Validation
-    log_p: list[tuple[float, ...]]
-    rate: float
-    history: list[dict[str, Any]]
-    notes: list[str]
-    encode_seconds: float
-    seconds: float
+from snapjudge.train.terms import FitConfig, FitData, FitResult, LogP, Validation
 
 
 @dataclass
@@ -143,31 +78,28 @@ def fit(
         return _Fit(backbone, metric, readout, data, scope, config, validate, folder, progress, stop, store).run()
 
 
+@dataclass
 class _Fit:
-    def __init__(
-        self,
-        backbone: Backbone,
-        metric: Metric,
-        readout: Readout,
-        data: FitData,
-        scope: Scope,
-        config: FitConfig,
-        validate: Callable[[LogP], Validation],
-        folder: Path,
-        progress: Progress,
-        stop: Callable[[], bool],
-        store: ContentStore,
-    ) -> None:
-        self.backbone, self.metric, self.readout, self.data = backbone, metric, readout, data
-        self.scope: Scope = scope
-        self.config, self.validate, self.progress, self.stop, self.store = config, validate, progress, stop, store
-        self.path = folder / f"fit-{scope}.safetensors"
-        self.targets_NL = torch.tensor(data.targets, device=backbone.device)
-        self.classes, self.lengths = data.classes, [content.tokens for content in data.contents]
-        self.epochs = config.epochs_for(len(data.contents))
+    backbone: Backbone
+    metric: Metric
+    readout: Readout
+    data: FitData
+    scope: Scope
+    config: FitConfig
+    validate: Callable[[LogP], Validation]
+    folder: Path
+    progress: Progress
+    stop: Callable[[], bool]
+    store: ContentStore
+
+    def __post_init__(self) -> None:
+        self.path = self.folder / f"fit-{self.scope}.safetensors"
+        self.targets_NL = torch.tensor(self.data.targets, device=self.backbone.device)
+        self.classes, self.lengths = self.data.classes, [content.tokens for content in self.data.contents]
+        self.epochs = self.config.epochs_for(len(self.data.contents))
         self.per_epoch = len(self._batches(0))
         self.reads: list[list[int]] = []
-        self.state = _State(config.rate)
+        self.state = _State(self.config.rate)
         self.best_weights: dict[str, Tensor] = {}
         self.adapter = self._fresh()
         self.optimizer = self._optimizer()

@@ -1,11 +1,11 @@
-"""Metric files: scaffolding a new one, and the JSON Schema for editors. Loads no model."""
+"""Metric files on disk: reading one, scaffolding a new one, the JSON Schema for editors. Loads no model."""
 
 import json
 from pathlib import Path
 
 from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import parse_metric
-from snapjudge.errors import RunConflict
+from snapjudge.errors import RunConflict, StorageFailed
 from snapjudge.store.files import write_file
 
 _TEMPLATE = """\
@@ -26,6 +26,21 @@ positive: violates              # the label that is flagged
 # windows: any                  # how windows of a long text combine: any (default for boolean) | all | mean
 # threshold: fpr<=0.02@95%      # flag so that at most 2 % of good traffic is flagged, with 95 % confidence; also recall>=0.9@95%, precision>=0.8@95%
 """
+
+
+def read_metric(path: Path) -> Metric:
+    """The metric of a file.
+
+    Raises:
+        StorageFailed, MetricInvalid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageFailed(
+            f"cannot read {path}: {error}", hint="`snapjudge metric new NAME` writes a metric file to start from", received=str(path)
+        ) from error
+    return parse_metric(text, path.name)
 
 
 def new_metric(name: str, folder: Path) -> tuple[Path, Path]:

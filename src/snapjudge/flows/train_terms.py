@@ -1,0 +1,52 @@
+"""What a training is asked and answers: configuration, request, result. Holds no computation of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.rules import Gate
+from snapjudge.model.hub import EMBEDDED
+from snapjudge.prove.proof import Proof
+from snapjudge.train.terms import FitConfig
+
+
+class TrainConfig(Frozen):
+    """Everything that decides a training beside metric and data; saved resolved in run.json."""
+
+    scope: Literal["auto", "readout", "all"] = "auto"
+    backbone: str = EMBEDDED
+    threshold: str | None = Field(default=None, description="overrides the metric's threshold rule")
+    prevalence: float | None = Field(default=None, gt=0, lt=1, description="share of the flagged label where the judge will run")
+    validation_share: float = Field(default=0.10, gt=0, lt=0.5)
+    calibration_share: float = Field(default=0.18, gt=0, lt=0.5)
+    test_share: float = Field(default=0.18, gt=0, lt=0.5, description="used where no test files are given")
+    allow_leak: bool = False
+    fit: FitConfig = FitConfig()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A new judge: where its bundle lies, and its proof."""
+
+    folder: Path
+    judge: str
+    proof: Proof
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What is to be trained, from which files, to where."""
+
+    metric_path: Path
+    data: Sequence[Path]
+    out: Path
+    test: Sequence[Path] = ()
+    mapping: Mapping[str, str] | None = None
+    gates: Sequence[Gate] = ()
+    resume: bool = False
+    restart: bool = False
