@@ -15,13 +15,18 @@ from torch.nn import functional
 from snapjudge.model.attention import Shape, Switch
 
 
+def _empty_embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding without initial values: drawing them on the meta device would import a second of torch's compiler."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 class _Embeddings(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         width = config["hidden_size"]
-        self.word_embeddings = nn.Embedding(config["vocab_size"], width)
-        self.position_embeddings = nn.Embedding(config["max_position_embeddings"], width)
-        self.token_type_embeddings = nn.Embedding(config["type_vocab_size"], width)
+        self.word_embeddings = _empty_embedding(config["vocab_size"], width)
+        self.position_embeddings = _empty_embedding(config["max_position_embeddings"], width)
+        self.token_type_embeddings = _empty_embedding(config["type_vocab_size"], width)
         self.LayerNorm = nn.LayerNorm(width, config["layer_norm_eps"])
 
     def forward(self, ids_BT: Tensor, positions_BT: Tensor) -> Tensor:
