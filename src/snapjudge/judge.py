@@ -97,10 +97,13 @@ class Panel:
     """
 
     def __init__(self, judges: Sequence[Judge]) -> None:
-        backbones = {judge.backbone.digest for judge in judges}
+        names = [judge.name for judge in judges]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BundleInvalid(f"two judges of a panel are called {', '.join(twice)}", hint="give each training its own metric name or version folder")
+        backbones = {(judge.backbone.digest, judge.backbone.dtype, judge.backbone.device) for judge in judges}
         if len(backbones) != 1:
             raise BackboneMismatch(
-                f"a panel's judges share one backbone; these have {len(backbones)}: {', '.join(judge.name for judge in judges) or 'no judges'}",
+                f"a panel's judges share one backbone in one precision; these have {len(backbones)}: {', '.join(names) or 'no judges'}",
                 hint="make one panel for each backbone",
             )
         self.judges = {judge.name: judge for judge in judges}

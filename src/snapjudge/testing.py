@@ -49,6 +49,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {**_GROUPED, "head_dim": 8},
     "mistral": {**_GROUPED, "sliding_window": 16},
     "phi3": {**_GROUPED, "pad_token_id": 0},
+    "phi3_longrope": {
+        **_GROUPED,
+        "pad_token_id": 0,
+        "original_max_position_embeddings": 128,
+        "rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4},
+    },
     "gemma2": {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
     "gemma3_text": {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
     "gpt_neox": {**_BASE, "rotary_pct": 0.5},
@@ -64,7 +70,7 @@ def write_tiny_decoder(folder: Path, family: str = "llama", seed: int = 0) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = AutoConfig.for_model(family, **FAMILIES[family])
+    config = AutoConfig.for_model(family.removesuffix("_longrope"), **FAMILIES[family])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

@@ -89,6 +89,16 @@ def test_one_wrong_thing_is_named_by_its_path(change, path):
     assert path in problems(GOOD.replace(*change))
 
 
+@pytest.mark.parametrize("change", [("name: investment_advice", "name: !foo x"), ("version: 3", "version: 2026-02-30"), ("positive: violates", "labels: {}")])
+def test_values_yaml_cannot_read_are_problems_not_crashes(change):
+    assert problems(GOOD.replace(*change))
+
+
+def test_no_labels_at_all_is_a_problem_not_a_crash():
+    text = GOOD[: GOOD.index("labels:")] + "labels: {}\n"
+    assert "labels" in problems(text)
+
+
 @pytest.mark.parametrize("text", ["", "- a list", "just text", "{broken: [", "name: [unclosed"])
 def test_a_file_that_is_no_mapping_is_refused_clearly(text):
     assert "(file)" in problems(text)
@@ -114,6 +124,12 @@ def test_true_means_the_first_label_and_false_the_second():
     boolean = metric("boolean", ["violates", "complies"])
     assert boolean.target(True) == boolean.target("violates") == (1.0, 0.0)
     assert boolean.target(False) == (0.0, 1.0)
+
+
+def test_true_and_false_as_text_are_label_names_first():
+    assert metric("boolean", ["violates", "complies"]).target("True") == (1.0, 0.0)
+    assert metric("boolean", ["false", "true"]).target("false") == (1.0, 0.0)
+    assert metric("choice", ["true", "false", "unknown"]).target("true") == (1.0, 0.0, 0.0)
 
 
 def test_levels_may_be_numbers_and_soft_labels_are_shares():

@@ -36,7 +36,18 @@ def test_inputs_that_cannot_be_judged_name_the_field(inputs, field):
 
 @pytest.mark.parametrize(
     "turns",
-    [[], "hi", [{"content": "x"}], [{"role": "user"}], [{"role": "user", "content": [{"type": "image_url"}]}], ["hi"], [{"role": " ", "content": "x"}]],
+    [
+        [],
+        "hi",
+        [{"role": "user", "content": ""}],
+        [{"role": "user", "content": "\ud800"}],
+        [{"role": "user", "tool_calls": 5}],
+        [{"content": "x"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": [{"type": "image_url"}]}],
+        ["hi"],
+        [{"role": " ", "content": "x"}],
+    ],
 )
 def test_messages_of_another_shape_are_refused(turns):
     with pytest.raises(InputInvalid, match=r"inputs\.messages"):
@@ -128,3 +139,5 @@ def test_gates_hold_against_the_figure_or_an_end_of_its_interval():
     assert Gate.parse("auroc.low>=0.85").end == ".low"
     with pytest.raises(RuleInvalid):
         Gate.parse("f1 is good")
+    with pytest.raises(RuleInvalid):
+        Gate.parse("f1>=0.9.1")

@@ -172,6 +172,12 @@ def test_no_group_and_no_text_falls_on_two_sides_and_nothing_is_lost(rows, seed)
                 assert sides.setdefault(getattr(example, key), name) == name
 
 
+def test_many_small_sources_still_fill_every_part():
+    examples = [e.model_copy(update={"provenance": Provenance(source=f"s{n // 4}")}) for n, e in enumerate(make_examples(400))]
+    for name, part in split(examples, SHARES, 0).items():
+        assert len(part) == pytest.approx(400 * SHARES[name], abs=4)
+
+
 def test_splits_keep_the_shares_of_labels_and_are_repeatable():
     examples = make_examples(400)
     parts = split(examples, SHARES, 0)

@@ -155,6 +155,48 @@ def test_a_missing_metric_file_and_an_unknown_backbone_say_what_to_do(workshop, 
     assert "mini" in caught.value.hint
 
 
+def test_a_report_inside_the_bundle_is_refused(workshop):
+    folder, result = workshop
+    with pytest.raises(OptionInvalid, match="never changes"):
+        prove_judge(ProveRequest(str(result.folder), [folder / "new.jsonl"], result.folder / "again"))
+    assert load_bundle(result.folder)
+
+
+def test_two_judges_of_one_name_are_not_dropped_silently(workshop):
+    from snapjudge.errors import BundleInvalid
+    from snapjudge.judge import Panel
+
+    _, result = workshop
+    with pytest.raises(BundleInvalid, match="says_buy@1"):
+        Panel.load([result.folder, result.folder])
+
+
+def test_a_full_disk_while_content_states_spill_is_an_error_not_a_crash(workshop, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    folder, _ = workshop
+    real = os.write
+
+    def write(descriptor, raw):
+        if len(raw) > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, raw)
+
+    config = CONFIG.model_copy(update={"fit": CONFIG.fit.model_copy(update={"cache_gb": 0.0})})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(StorageFailed, match="disk is full"):
+            train_judge(request(folder, out=tmp_path), config)
+    assert train_judge(request(folder, out=tmp_path, resume=True), config).folder.exists()
+
+
+def test_a_precision_promise_at_a_stated_prevalence_is_refused(workshop, tmp_path):
+    folder, _ = workshop
+    with pytest.raises(OptionInvalid, match="precision"):
+        train_judge(request(folder, out=tmp_path), CONFIG.model_copy(update={"prevalence": 0.01, "threshold": "precision>=0.8@90%"}))
+
+
 def test_a_prevalence_for_a_metric_of_many_labels_is_refused(tmp_path):
     (tmp_path / "metric.yaml").write_text('name: m\nversion: 1\ntype: choice\ninputs: [output]\nquestion: Which?\nlabels: {bad: ["yes"], fine: ["no"]}\n')
     (tmp_path / "data.jsonl").write_text("\n".join(as_line(e) for e in make_examples(120)))

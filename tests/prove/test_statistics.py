@@ -167,6 +167,33 @@ def test_too_little_data_says_how_many_more_labels_are_needed():
     assert threshold.value == 0.5
 
 
+def test_a_negative_behind_a_positive_of_its_group_is_counted():
+    """In contrast pairs the hard negative stands behind its positive; leaving it out would prove the promise on the easy ones."""
+    scores, positive, groups = [], [], []
+    for pair in range(100):
+        scores += [0.9, 0.95]
+        positive += [True, False]
+        groups += [pair, pair]
+    threshold = choose_threshold(scores, positive, groups, ThresholdRule.parse("fpr<=0.05@95%"))
+    assert threshold.counted == 100
+    assert threshold.value > 0.95
+
+
+def test_a_negative_at_exactly_one_cannot_break_the_promise():
+    threshold = choose_threshold([1.0] + [0.1] * 149 + [1.0] * 10, [False] * 150 + [True] * 10, range(160), ThresholdRule.parse("fpr<=0.02@95%"))
+    assert threshold.guaranteed
+    assert threshold.value > 1.0
+
+
+def test_a_pairs_calibration_treats_both_sides_alike():
+    rng = np.random.default_rng(0)
+    margin = rng.normal(1, 2, 400)
+    labels = (rng.random(400) > 0.8).astype(int).tolist()
+    fitted = fit_calibration(log_rows(margin), labels, range(400), symmetric=True)
+    (a, b), (mirror_b, mirror_a) = fitted.apply((-0.2, -1.7)), fitted.apply((-1.7, -0.2))
+    assert (a, b) == pytest.approx((mirror_a, mirror_b))
+
+
 def test_examples_of_one_group_count_once():
     scores, positive = [0.9, 0.1] * 200, [True, False] * 200
     one_group_each = choose_threshold(scores, positive, range(400), ThresholdRule.parse("fpr<=0.05@95%"))

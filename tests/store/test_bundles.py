@@ -47,6 +47,13 @@ def test_a_bundle_reads_back_and_its_digest_names_every_file(bundle):
     assert next(iter(json.loads((bundle / MANIFEST).read_text()))) == "format"
 
 
+def test_a_changed_manifest_is_refused(bundle):
+    text = (bundle / MANIFEST).read_text()
+    (bundle / MANIFEST).write_text(text.replace('"version": 1', '"version": 7'))
+    with pytest.raises(BundleInvalid, match=r"manifest\.json has changed"):
+        load_bundle(bundle)
+
+
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_a_changed_byte_in_any_file_is_refused(bundle, name):
     raw = bytearray((bundle / name).read_bytes())

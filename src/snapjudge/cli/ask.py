@@ -36,7 +36,7 @@ def ask(
             metric = panel.judges[name].metric
             shares = ", ".join(f"{label} {p:.3f}" for label, p in sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:5])
             output.print(f"[bold]{name}[/bold]  {verdict(panel.judges[name], answer)}  confidence {answer.confidence:.3f}  ({shares})")
-            output.print(f"[dim]{metric.question}{f' Read in {answer.windows} windows.' if answer.windows > 1 else ''}[/dim]")
+            output.print(f"{metric.question}{f' Read in {answer.windows} windows.' if answer.windows > 1 else ''}", style="dim", markup=False)
 
 
 def _fields(pairs: list[str] | tuple[()]) -> dict[str, object]:

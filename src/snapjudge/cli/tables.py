@@ -1,5 +1,6 @@
 """A proof as a table for terminals."""
 
+from rich.markup import escape
 from rich.table import Table
 
 from snapjudge.cli.console import output
@@ -30,6 +31,6 @@ def print_proof(proof: Proof) -> None:
 def verdict(judge: Judge, found: Judgement) -> str:
     """A judgement in a few words: flagged or not, the most likely label, the score and the threshold it was held against."""
     if not judge.metric.positive_labels:
-        return f"{found.label}  score {found.score:.3f}"
+        return f"{escape(found.label)}  score {found.score:.3f}"
     flag = "[red]flagged[/red]" if found.flagged else "[green]not flagged[/green]"
-    return f"{flag}  {found.label}  score {found.score:.3f} (flagged from {judge.bundle.calibration.threshold.value:.3f})"
+    return f"{flag}  {escape(found.label)}  score {found.score:.3f} (flagged from {judge.bundle.calibration.threshold.value:.3f})"

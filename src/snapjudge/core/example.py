@@ -93,29 +93,59 @@ def _field_problem(name: str, value: object) -> tuple[str, str] | None:
         return _text_problem(value)
     if not isinstance(value, list) or not value:
         return _kind(value), "a list with at least one entry"
-    if name == "tools":
-        return next(((_kind(tool), "tools as objects or texts") for tool in value if not isinstance(tool, dict | str)), None)
-    return next((problem for turn in value if (problem := _turn_problem(turn))), None)
+    if not _encodable(value):
+        return "a text with lone surrogates", "valid Unicode"
+    return _tools_problem(value) if name == "tools" else _messages_problem(value)
+
+
+def _tools_problem(tools: list[Any]) -> tuple[str, str] | None:
+    return next(((_kind(tool), "tools as objects or texts") for tool in tools if not isinstance(tool, dict | str)), None)
+
+
+def _messages_problem(turns: list[Any]) -> tuple[str, str] | None:
+    problem = next((problem for turn in turns if (problem := _turn_problem(turn))), None)
+    if problem is None and not any(_says(turn) for turn in turns):
+        return "messages without any text", "at least one message that says something"
+    return problem
 
 
 def _text_problem(value: object) -> tuple[str, str] | None:
     if not isinstance(value, str):
         return _kind(value), "a text"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    if not _encodable(value):
         return "a text with lone surrogates", "valid Unicode"
-    return ("an empty text", "a text with at least one visible character") if not value.strip() else None
+    return None if _visible(value) else ("an empty text", "a text with at least one visible character")
+
+
+def _visible(text: str) -> bool:
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
+def _encodable(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _says(turn: dict[str, Any]) -> bool:
+    """Whether a checked message has any text or tool call."""
+    content = turn.get("content")
+    texts = [part["text"] for part in content] if isinstance(content, list) else [content or ""]
+    return bool(turn.get("tool_calls")) or any(_visible(text) for text in texts)
 
 
 def _turn_problem(turn: object) -> tuple[str, str] | None:
     if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or not turn["role"].strip():
         return _kind(turn) if not isinstance(turn, dict) else "a message without a role", 'messages as {"role": ..., "content": ...}'
-    content = turn.get("content")
+    content, calls = turn.get("content"), turn.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        return f"tool_calls as {_kind(calls)}", "tool_calls as a list of objects"
     if isinstance(content, list):
         odd = [part for part in content if not (isinstance(part, dict) and isinstance(part.get("text"), str))]
         return ("a message part without text", "text parts only; images and audio are not judged") if odd else None
-    if isinstance(content, str) or (content is None and turn.get("tool_calls")):
+    if isinstance(content, str) or (content is None and calls):
         return None
     return "a message without content", "content as a text, or tool_calls"
 

@@ -1,5 +1,7 @@
 """The bundle's manifest: what a judge is made of and the digest of every file. Knows nothing of folders."""
 
+import hashlib
+
 from pydantic import Field
 
 from snapjudge.core.frozen import Frozen
@@ -27,6 +29,12 @@ class Manifest(Frozen):
     snapjudge: str
     revision: str = ""
     files: dict[str, str] = Field(description="path in the bundle -> sha256")
+    digest: str = Field(default="", description="sha256 of this manifest without this field")
+
+    def sealed(self) -> "Manifest":
+        """The same manifest with its own digest."""
+        body = self.model_copy(update={"digest": ""}).model_dump_json()
+        return self.model_copy(update={"digest": hashlib.sha256(body.encode()).hexdigest()})
 
     @property
     def judge(self) -> str:

@@ -51,7 +51,7 @@ class Metric(Frozen):
             object.__setattr__(self, "windows", "any" if self.type == "boolean" else "mean")
         positive = self.positive
         if positive is None:
-            positive = (next(iter(self.labels)),) if self.type == "boolean" else ()
+            positive = tuple(self.labels)[:1] if self.type == "boolean" else ()
         elif isinstance(positive, str):
             positive = (positive,)
         object.__setattr__(self, "positive", tuple(positive))
@@ -121,6 +121,8 @@ class Metric(Frozen):
         elif isinstance(label, str | int | float):
             text = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
             found = names.index(text) if text in names else None
+            if found is None and self.type == "boolean" and isinstance(label, str) and label.strip().lower() in ("true", "false"):
+                found = 0 if label.strip().lower() == "true" else 1
             if found is None and isinstance(label, int | float) and self.type == "score" and f"level_{text}" in names:
                 found = names.index(f"level_{text}")
         if found is None:

@@ -62,7 +62,13 @@ class _Reader:
         if node.tag == "tag:yaml.org,2002:bool" and path[:1] in (("labels",), ("positive",)):
             self._note(path, f"unquoted {node.value}, which YAML reads as {_boolean(node.value)}", f'"{node.value}" in quotes')
             return node.value
-        return yaml.SafeLoader("").construct_object(node) if path[:1] != ("labels",) else str(node.value)
+        if path[:1] == ("labels",):
+            return str(node.value)
+        try:
+            return yaml.SafeLoader("").construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            self._note(path, f"{node.value!r}, which YAML cannot read as {node.tag.rpartition(':')[2]}", "a plain value, in quotes if it is a text")
+            return str(node.value)
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = {}

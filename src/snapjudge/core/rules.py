@@ -68,6 +68,10 @@ class Gate(Frozen):
         if not match:
             raise RuleInvalid(f"gate {text!r} cannot be read", hint="a gate such as f1>=0.9, fpr<=0.05 or auroc.low>=0.85", received=text)
         figure, end, sign, bound = match.groups()
+        try:
+            float(bound)
+        except ValueError as error:
+            raise RuleInvalid(f"gate {text!r}: {bound!r} is no number", hint="a gate such as f1>=0.9", received=text) from error
         return cls.model_validate({"figure": figure, "end": end or "", "sign": sign, "bound": bound})
 
     def __str__(self) -> str:

@@ -82,8 +82,8 @@ def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record
             yield Record(number, None, Problem(f"column {error.colno}", f"broken JSON ({error.msg})", "one JSON object per line", number))
         except _NotFinite as error:
             yield Record(number, None, Problem("(line)", str(error), "finite numbers; JSON has no NaN or Infinity", number))
-        except RecursionError:
-            yield Record(number, None, Problem("(line)", "JSON nested too deeply", "one flat object per line", number))
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of brackets
+            yield Record(number, None, Problem("(line)", f"JSON that cannot be read ({error})", "one flat object per line", number))
         else:
             if isinstance(data, dict):
                 yield Record(number, _renamed(data, mapping))
@@ -122,8 +122,9 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(reader.line_num, None, Problem("(row)", f"broken CSV ({error})", "a row as under the header", reader.line_num))
-            return
+            line = reader.line_num + 1  # the reader has not counted the row it gave up
+            yield Record(line, None, Problem("(row)", f"broken CSV ({error})", "a row as under the header", line))
+            continue
         if None in row or None in row.values():
             found = f"{len([v for v in row.values() if v is not None])} cells"
             yield Record(reader.line_num, None, Problem("(row)", found, f"{len(reader.fieldnames or ())} cells as in the header", reader.line_num))
@@ -132,16 +133,13 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
 
 
 def _typed(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
-    """CSV cells as values: true/false labels become booleans, messages and versions are JSON."""
+    """CSV cells as values: messages and versions are JSON; a label stays text, which the metric reads."""
     data = dict(row)
-    label, parsed = mapping.get("label", "label"), [mapping.get(name, name) for name in ("messages", "criteria_version")]
-    for key, value in row.items():
-        if key == label and value.strip().lower() in ("true", "false"):
-            data[key] = value.strip().lower() == "true"
-        elif key in parsed and value:
+    for key in (mapping.get(name, name) for name in ("messages", "criteria_version")):
+        if row.get(key):
             try:
-                data[key] = json.loads(value)
-            except json.JSONDecodeError:
+                data[key] = json.loads(row[key])
+            except (ValueError, RecursionError):
                 continue  # the check of inputs says what is wrong with it
     return data
 

@@ -74,15 +74,16 @@ def check_leak(train: Sequence[Example], test: Sequence[Example], *, allow: bool
 def split(examples: Sequence[Example], shares: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
     """Deal whole groups to named parts, stratified by label and source, in a fixed pseudo-random order.
 
-    Within each stratum every next group goes to the part that is furthest behind its share.
+    Every next group goes to the part that is furthest behind its share of the label, source after source.
     """
     strata: dict[tuple[int, str], list[list[Example]]] = defaultdict(list)
     for members in _groups(examples).values():
         common = Counter((example.label_index, example.provenance.source) for example in members).most_common(1)[0][0]
         strata[common].append(members)
     parts: dict[str, list[Example]] = {name: [] for name in shares}
+    behind: dict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(shares, 0))
     for key in sorted(strata):
-        dealt = dict.fromkeys(shares, 0)
+        dealt = behind[key[0]]
         for members in sorted(strata[key], key=lambda m: _shuffled(m[0].group, seed)):
             part = min(shares, key=lambda name: (dealt[name] + len(members) / 2) / shares[name])
             parts[part] += members

@@ -30,7 +30,7 @@ A {metric.type} judge at level {metric.level}. It reads {", ".join(metric.ordere
 
 ## Figures
 
-On {sum(proof.labels.values())} test examples that training and calibration did not see, with 95 % intervals.
+On {sum(proof.labels.values())} test examples, with 95 % intervals; what there is to know of them stands under Limits.
 
 | figure | {" | ".join(one.name for one in proof.contenders)} |
 |---|{"---|" * len(proof.contenders)}

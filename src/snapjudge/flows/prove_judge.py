@@ -14,7 +14,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import Gate
 from snapjudge.curate.read import read_examples
 from snapjudge.curate.split import check_enough, deduplicated
-from snapjudge.errors import DataLeak, Problem
+from snapjudge.errors import DataLeak, OptionInvalid, Problem
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge
 from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove
@@ -46,6 +46,8 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
     progress = progress or Silent()
     judge = Judge.load(request.judge, backbone=request.backbone)
     check_gates(request.gates, judge.metric)
+    if request.out is not None and request.out.resolve().is_relative_to(judge.bundle.folder.resolve()):
+        raise OptionInvalid(f"{request.out} lies in the bundle, which never changes", hint="choose a folder of its own for this report")
     examples, repeated = deduplicated(read_examples(request.data, judge.metric, request.mapping))
     notes = [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
     check_enough(examples, judge.metric, "data")

@@ -4,6 +4,7 @@ Output goes to OUT.partial beside a small record of how far it is, and is rename
 of is on disk, so that a resumed run cuts off what came later and neither loses nor repeats a line.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -64,21 +65,29 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
 
 
 def _score(panel: Panel, request: ScoreRequest, sink: "_Stream | _Partial", progress: Progress, stop: Callable[[], bool]) -> ScoreResult:
-    source = islice(records(request.source, request.mapping), sink.done, None)
+    source, trail = iter(records(request.source, request.mapping)), _Trail()
+    for record in islice(source, sink.done):
+        trail.add(record)
+    if sink.done and trail.digest != sink.trail:
+        raise RunConflict(
+            f"the first {sink.done} records are not those the interrupted output was written from", hint="give the same input, or start over with --restart"
+        )
     count = abstained = flagged = 0
     progress.start("score", 0)
     while chunk := list(islice(source, CHUNK)):
         lines: list[str] = []
+        for record in chunk:
+            trail.add(record)
         for record, answers in zip(chunk, _answers(panel, chunk), strict=True):
             for answer in answers:
                 abstained += isinstance(answer, Abstention)
                 flagged += isinstance(answer, Judgement) and answer.flagged
                 lines.append(output_line(record, answer))
-        sink.write(lines, len(chunk))
+        sink.write(lines, len(chunk), trail.digest)
         count += len(chunk)
         progress.advance(len(chunk), f"{flagged} flagged, {abstained} abstained")
         if stop():
-            raise Interrupted(f"stopped after {sink.done} records", hint="run the same command again to go on from there")
+            raise Interrupted(f"stopped after {sink.done} records", hint="run the same command again to go on from there" if request.out else "")
     return ScoreResult(count, sink.done - count, abstained, flagged)
 
 
@@ -99,20 +108,41 @@ def output_line(record: Record, answer: Judgement | Abstention) -> str:
     stated = None if record.data is None else record.data.get("id")
     identity: dict[str, Any] = {"id": stated if isinstance(stated, str | int) else record.id or f"line {record.line}"}
     if isinstance(answer, Judgement):
-        return json.dumps({**identity, **answer.model_dump(mode="json")}, ensure_ascii=False)
+        return _json({**identity, **answer.model_dump(mode="json")})
     reason = {"code": answer.code, "message": answer.message, "line": record.line}
     empty = dict.fromkeys(("label", "score", "probabilities", "confidence", "p_max"))
-    return json.dumps({**identity, "judge": answer.judge, **empty, "flagged": False, "windows": 0, "abstained": reason}, ensure_ascii=False)
+    return _json({**identity, "judge": answer.judge, **empty, "flagged": False, "windows": 0, "abstained": reason})
+
+
+def _json(line: dict[str, Any]) -> str:
+    """Readable JSON; escaped throughout where it echoes text that UTF-8 cannot hold."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(line)
+    return text
 
 
 def _identity(panel: Panel, request: ScoreRequest) -> dict[str, Any]:
-    """What the output depends on; a resumed run must have the same."""
+    """What the output depends on beside the records; a resumed run must have the same."""
     judges = {name: judge.bundle.digest for name, judge in panel.judges.items()}
-    source: dict[str, Any] = {"path": "-"}
-    if request.source is not None:
-        stat = request.source.stat()
-        source = {"path": str(request.source.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    return {"judges": judges, "input": source, "map": dict(request.mapping or {})}
+    return {"judges": judges, "input": str(request.source.resolve()) if request.source else "-", "map": dict(request.mapping or {})}
+
+
+class _Trail:
+    """A running digest of the records taken, so that a resumed run knows whether it stands on the same ones."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, record: Record) -> None:
+        said = record.data if record.problem is None else str(record.problem)
+        self._hash.update(json.dumps([record.line, said], sort_keys=True, default=str).encode())
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
 
 
 class _Stream:
@@ -120,9 +150,10 @@ class _Stream:
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
-        self.done = 0
+        self.done, self.trail = 0, ""
 
-    def write(self, lines: Sequence[str], count: int) -> None:
+    def write(self, lines: Sequence[str], count: int, trail: str) -> None:
+        del trail
         self._out.write("\n".join(lines) + "\n")
         self._out.flush()
         self.done += count
@@ -131,29 +162,29 @@ class _Stream:
 class _Partial:
     """A file being written, with the record that makes it resumable."""
 
-    def __init__(self, out: Path, identity: dict[str, Any], file: IO[bytes], done: int) -> None:
+    def __init__(self, out: Path, identity: dict[str, Any], file: IO[bytes], done: int, trail: str) -> None:
         self._out, self._identity, self._file = out, identity, file
-        self.done = done
+        self.done, self.trail = done, trail
 
     @classmethod
     def open(cls, out: Path, identity: dict[str, Any], *, overwrite: bool, restart: bool) -> "_Partial":
         partial, mark = _partial_paths(out)
         if out.exists() and not overwrite:
             raise RunConflict(f"{out} exists", hint="choose another name, or pass --overwrite", received=str(out))
-        done, size = 0, 0
+        done, size, trail = 0, 0, ""
         if mark.exists() and partial.exists() and not restart:
             known = json.loads(mark.read_bytes())
             if known["identity"] != identity:
                 raise RunConflict(
                     f"{partial} was written from another input, with other judges or other columns", hint="repeat that command, or start over with --restart"
                 )
-            done, size = known["records"], known["bytes"]
+            done, size, trail = known["records"], known["bytes"], known["trail"]
         with storage_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             file = partial.open("r+b" if size else "wb", buffering=0)  # unbuffered: what failed to be written is not tried again on close
             file.truncate(size)
             file.seek(size)
-        return cls(out, identity, file, done)
+        return cls(out, identity, file, done, trail)
 
     def __enter__(self) -> "_Partial":
         return self
@@ -161,7 +192,7 @@ class _Partial:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, lines: Sequence[str], count: int) -> None:
+    def write(self, lines: Sequence[str], count: int, trail: str) -> None:
         start, raw = self._file.tell(), memoryview(("\n".join(lines) + "\n").encode())
         with storage_errors(self._out):
             try:
@@ -172,7 +203,7 @@ class _Partial:
                 self._file.truncate(start)
                 raise
         self.done += count
-        state = {"identity": self._identity, "records": self.done, "bytes": self._file.tell()}
+        state = {"identity": self._identity, "records": self.done, "bytes": self._file.tell(), "trail": trail}
         write_file(_partial_paths(self._out)[1], json.dumps(state))
 
     def finish(self) -> None:

@@ -21,7 +21,7 @@ from snapjudge.core.metric_file import dump_metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.read import file_digest
-from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
+from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
 from snapjudge.flows.card import model_card
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.record import machine, revision, versions
@@ -33,6 +33,7 @@ from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
+from snapjudge.prove.baselines import BaselineData
 from snapjudge.prove.calibrators import fit_calibration
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
@@ -44,6 +45,7 @@ from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitData, FitResult, Validation
 
+MOST_WINDOWS = 64
 SEEN_DIGITS = 12  # of each training text's digest, kept in the bundle so that `prove` can refuse a leak
 
 
@@ -61,8 +63,15 @@ class _Training:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
         self.metric = read_metric(request.metric_path)
         self.rule = _rule(config.threshold or self.metric.threshold, self.metric)
+        self.prevalence = _shares(config.prevalence, self.metric)
+        if self.prevalence and self.rule is not None and self.rule.figure == "precision":
+            raise OptionInvalid(
+                "a precision guarantee holds at the calibration data's share of positives, not at a stated prevalence",
+                hint="ask for fpr or recall instead, or leave --prevalence out",
+            )
         check_gates(request.gates, self.metric)
         self.notes: list[str] = []
+        self.embedded: dict[str, BaselineData] = {}
         self.began = time.monotonic()
 
     def run(self) -> TrainResult:
@@ -70,6 +79,7 @@ class _Training:
         self.backbone = load_backbone(self.config.backbone)
         self.readout = render_readout(self.metric, self.backbone)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
+        self._check_windows()
         work = self._work_folder()
         fits, chosen = self._fit(work)
         log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
@@ -79,6 +89,19 @@ class _Training:
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
+
+    def _check_windows(self) -> None:
+        """One example's windows are trained on in one piece, so there is a limit; scoring has none of this kind."""
+        long = [
+            (example, len(content.windows))
+            for example, content in zip(self.splits.train, self.contents["train"], strict=True)
+            if len(content.windows) > MOST_WINDOWS
+        ]
+        if long:
+            problems = [Problem(example.where, f"a text of {count} windows", f"at most {MOST_WINDOWS} windows in training") for example, count in long[:10]]
+            raise DataInvalid(
+                "data", problems, more=max(0, len(long) - 10), hint="split these texts into examples of their own, or use a backbone with a longer window"
+            )
 
     def _work_folder(self) -> Path:
         """Where the resumable state lies; it belongs to one metric, one data and one configuration."""
@@ -166,9 +189,15 @@ class _Training:
         return compare(arrays[0], arrays[1], self.metric)
 
     def _embedding_on_validation(self) -> LogP:
-        data = [baseline_data(self.backbone, part, self.metric, self.progress, f"embed {name}") for name, part in self._parts("train", "validation")]
-        (log_p,) = baselines.embedding(data[0], data[1], [data[1]], len(self.metric.labels))
+        train, validation = self._embedded("train"), self._embedded("validation")
+        (log_p,) = baselines.embedding(train, validation, [validation], len(self.metric.labels))
         return [tuple(row) for row in log_p.tolist()]
+
+    def _embedded(self, name: str) -> BaselineData:
+        """A split as the baselines see it, embedded once."""
+        if name not in self.embedded:
+            self.embedded[name] = baseline_data(self.backbone, getattr(self.splits, name), self.metric, self.progress, f"embed {name}")
+        return self.embedded[name]
 
     def _parts(self, *names: str) -> list[tuple[str, Sequence[Example]]]:
         return [(name, getattr(self.splits, name)) for name in names]
@@ -179,25 +208,31 @@ class _Training:
         return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
 
     def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> Calibration:
-        """Map and threshold from the calibration split alone."""
-        examples = self.splits.calibration
+        """Map and threshold from the calibration split alone.
+
+        A map of two labels keeps the order of scores, so both come from all of it. A map of more labels may reorder scores by what it has seen of
+        the labels; there the map comes from one half of the groups and the threshold's guarantee from the other.
+        """
+        examples, metric = self.splits.calibration, self.metric
         groups = group_numbers([example.group for example in examples]).tolist()
-        prevalence = _shares(self.config.prevalence, self.metric)
-        fitted = fit_calibration(log_p, [example.label_index for example in examples], groups, prevalence=prevalence)
-        if not self.metric.positive_labels:
+        labels = [example.label_index for example in examples]
+        halved = self.rule is not None and len(metric.labels) > 2
+        mapping, judging = ([i for i, group in enumerate(groups) if not halved or group % 2 == half] for half in (0, 1))
+        pairwise = metric.type == "pairwise"
+        own = [log_p[i] for i in mapping], [labels[i] for i in mapping], [groups[i] for i in mapping]
+        fitted = fit_calibration(*own, prevalence=self.prevalence, symmetric=pairwise)
+        if not metric.positive_labels:
             return fitted
-        scores = [self.metric.score_of(dict(zip(self.metric.labels, fitted.apply(row), strict=True))) for row in log_p]
-        positive = [self.metric.label_names[example.label_index] in self.metric.positive_labels for example in examples]
-        return fitted.model_copy(update={"threshold": choose_threshold(scores, positive, groups, self.rule)})
+        scores = [metric.score_of(dict(zip(metric.labels, fitted.apply(log_p[i]), strict=True))) for i in judging]
+        positive = [metric.label_names[labels[i]] in metric.positive_labels for i in judging]
+        threshold = choose_threshold(scores, positive, [groups[i] for i in judging], self.rule)
+        return fitted.model_copy(update={"threshold": threshold})
 
     def _prove(self, log_p: LogP, calibration: Calibration, scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
         self._check_stop()
         self._say_threshold(calibration.threshold)
-        data = {
-            part: baseline_data(self.backbone, some, self.metric, self.progress, f"embed {part}")
-            for part, some in self._parts("train", "validation", "calibration", "test")
-        }
+        data = {part: self._embedded(part) for part in ("train", "validation", "calibration", "test")}
         self.progress.start("baselines", 3)
         others, labels = [data["calibration"], data["test"]], len(self.metric.labels)
         found = {"majority": baselines.majority(data["train"], others, labels)}

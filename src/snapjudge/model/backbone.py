@@ -87,7 +87,7 @@ class Backbone:
         self._softcap, self._logit_scale = softcap, logit_scale
         self.model = model
         self.linears = adapt_linears(model, switch, skip)
-        self.device = head_VD.device
+        self.device, self.dtype = head_VD.device, head_VD.dtype
         self._lock = threading.RLock()
 
     @property

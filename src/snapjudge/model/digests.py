@@ -8,7 +8,18 @@ import json
 import os
 from pathlib import Path
 
-_PATTERNS = ("config.json", "snapjudge.json", "tokenizer.json", "tokenizer.model", "*.safetensors")
+_PATTERNS = (
+    "config.json",
+    "snapjudge.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.safetensors",
+)
 _REMEMBER_FROM = 64 << 20  # bytes
 
 

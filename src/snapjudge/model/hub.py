@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -68,7 +69,10 @@ def _download(name: str) -> Path:
 
 
 def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
-    config = json.loads((folder / "config.json").read_bytes())
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise BackboneUnsupported(f"{name}: config.json cannot be read: {error}", hint="restore the model's folder") from error
     extra = folder / "snapjudge.json"
     if extra.exists():
         return _load_mini(folder, name, config, json.loads(extra.read_bytes()), dtype, device)
@@ -106,9 +110,12 @@ def _load_transformers(folder: Path, name: str, dtype: torch.dtype, device: torc
         raise BackboneUnsupported(f"{name} has no *.safetensors weights", hint="pickled weights are never loaded; convert the model to safetensors")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=_implementation(folder), use_safetensors=True)
-    except (ValueError, KeyError, OSError) as error:
-        raise BackboneUnsupported(f"transformers cannot load {name} as a decoder: {error}", hint="use a decoder-only model") from error
-    return hook_up(model.to(device), name, folder_digest(folder), TextTokens(tokenizer_from_folder(folder), special_texts(folder)))
+        tokens = TextTokens(tokenizer_from_folder(folder), special_texts(folder))
+    except (ValueError, KeyError, OSError, SafetensorError) as error:
+        raise BackboneUnsupported(
+            f"{name} cannot be loaded as a decoder: {error}", hint="use a complete folder of a decoder-only model with its tokenizer"
+        ) from error
+    return hook_up(model.to(device), name, folder_digest(folder), tokens)
 
 
 def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
@@ -139,11 +146,23 @@ def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
         logit_scale=_logit_scale(config),
         tokens=tokens,
         content_mask="causal",
-        positions=int(config.max_position_embeddings),
+        positions=_positions(config),
         switch=switch,
         style=PromptStyle(),
         skip=head,
     )
+
+
+def _positions(config: Any) -> int:
+    """How many positions may be used. Under dynamic and long RoPE the rotation of every token changes once a pass holds a longer text, so that
+    a content's keys would depend on what it is packed with; there the original length is the limit.
+    """
+    longest = int(config.max_position_embeddings)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) in ("dynamic", "longrope"):
+        original = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+        return min(longest, int(original or longest))
+    return longest
 
 
 def _logit_scale(config: Any) -> float:

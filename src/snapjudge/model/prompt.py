@@ -138,7 +138,7 @@ def _turn_text(turn: Mapping[str, Any]) -> str:
     content = turn.get("content")
     parts = [part["text"] for part in content] if isinstance(content, list) else [content] if content else []
     for call in turn.get("tool_calls") or ():
-        called = call.get("function", call) if isinstance(call, dict) else {"name": str(call)}
+        called = call["function"] if isinstance(call.get("function"), dict) else call
         arguments = called.get("arguments", "")
         parts.append(f"call {called.get('name', '')}({arguments if isinstance(arguments, str) else _compact(arguments)})")
     return "\n".join(parts)
@@ -149,7 +149,7 @@ def _tool_lines(tools: Any) -> str:
     if isinstance(tools, str):
         try:
             parsed = json.loads(tools)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return tools
         if not isinstance(parsed, list) or not all(isinstance(tool, dict) for tool in parsed):
             return tools
@@ -162,7 +162,8 @@ def _tool_lines(tools: Any) -> str:
 def _tool_line(tool: Mapping[str, Any]) -> str:
     schema = tool.get("parameters") or tool.get("input_schema") or {}
     properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
-    required = schema.get("required") or () if isinstance(schema, dict) else ()
+    stated = schema.get("required") if isinstance(schema, dict) else ()
+    required = stated if isinstance(stated, list) else ()
     if not isinstance(properties, dict):
         return _compact(tool)
     arguments = []

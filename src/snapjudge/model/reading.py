@@ -10,7 +10,6 @@ import torch
 
 from snapjudge.core.metric import Metric
 from snapjudge.model.adapter import Adapter
-from snapjudge.model.attention import ContentState
 from snapjudge.model.backbone import Ask, Backbone
 from snapjudge.model.prompt import Content
 from snapjudge.model.readout import Readout, combine
@@ -47,7 +46,7 @@ Work = tuple[Content, Sequence[Question]]
 def read_contents(backbone: Backbone, work: Iterable[Work], *, step_tokens: int = STEP_TOKENS) -> Iterator[list[Reading]]:
     """For each (content, questions) yield one reading per question, in order. Each content is encoded once per step.
 
-    Memory is bounded by `step_tokens`; work is taken from the iterable as it is needed.
+    Work is taken from the iterable as it is needed, in steps of about `step_tokens` content tokens; content states never exceed STEP_TOKENS tokens at once.
     """
     for step in _steps(work, step_tokens):
         yield from _read_step(backbone, step)
@@ -69,24 +68,41 @@ def _steps(work: Iterable[Work], step_tokens: int) -> Iterator[list[Work]]:
 
 @torch.inference_mode()
 def _read_step(backbone: Backbone, step: Sequence[Work]) -> list[list[Reading]]:
-    wanted: dict[int, tuple[Adapter | None, dict[Ids, None]]] = {}
+    """Read a step pack by pack: of a content only the logits outlive its pack, however many windows it has."""
+    wanted: dict[int, tuple[Adapter | None, dict[Ids, dict[int, Question]]]] = {}
     for content, questions in step:
         for question in questions:
             adapter = question.content_adapter
-            wanted.setdefault(id(adapter), (adapter, {}))[1].update(dict.fromkeys(content.windows))
-    states: dict[tuple[int, Ids], ContentState] = {}
-    for key, (adapter, windows) in wanted.items():
+            windows = wanted.setdefault(id(adapter), (adapter, {}))[1]
+            for window in content.windows:
+                windows.setdefault(window, {})[id(question)] = question
+    logits: dict[tuple[Ids, int], torch.Tensor] = {}
+    for adapter, windows in wanted.values():
         for pack in _packs(list(windows)):
-            for window, state in zip(pack, backbone.encode(pack, adapter), strict=True):
-                states[key, window] = state
-    asks = [
-        Ask(states[id(question.content_adapter), window], question.readout, question.adapter)
-        for content, questions in step
-        for question in questions
-        for window in content.windows
+            states = dict(zip(pack, backbone.encode(pack, adapter), strict=True))
+            pairs = [(window, question) for window in pack for question in windows[window].values()]
+            for some in _bounded(pairs):
+                asks = [Ask(states[window], question.readout, question.adapter) for window, question in some]
+                for (window, question), found in zip(some, backbone.read(asks), strict=True):
+                    logits[window, id(question)] = found
+    return [
+        [_reading(content, question, [logits[window, id(question)] for window in content.windows]) for question in questions] for content, questions in step
     ]
-    logits = iter(backbone.read(asks))
-    return [[_reading(content, question, [next(logits) for _ in content.windows]) for question in questions] for content, questions in step]
+
+
+def _bounded(pairs: list[tuple[Ids, Question]]) -> Iterator[list[tuple[Ids, Question]]]:
+    """Readouts in groups of at most STEP_TOKENS tokens."""
+    some: list[tuple[Ids, Question]] = []
+    tokens = 0
+    for pair in pairs:
+        size = len(pair[1].readout.token_ids)
+        if some and tokens + size > STEP_TOKENS:
+            yield some
+            some, tokens = [], 0
+        some.append(pair)
+        tokens += size
+    if some:
+        yield some
 
 
 def _packs(windows: list[Ids]) -> Iterator[list[Ids]]:

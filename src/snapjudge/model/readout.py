@@ -80,5 +80,9 @@ def combine(label_logits: Sequence[Tensor], orders: int, metric: Metric) -> Tens
     """One example's label log-probabilities [L] from the label logits of all its reads (orders x windows, order by order)."""
     log_p_WL = torch.stack(list(label_logits)).float().log_softmax(-1)
     toward_L = torch.tensor(metric.leaning, device=log_p_WL.device)
-    parts = [combine_windows(part, metric.window_rule, toward_L) for part in log_p_WL.chunk(orders)]
-    return parts[0] if orders == 1 else combine_orders(parts[0], parts[1], metric.mirror)
+    if orders == 1:
+        return combine_windows(log_p_WL, metric.window_rule, toward_L)
+    forward_WL, swapped_WL = log_p_WL.chunk(2)
+    mirrored_L = toward_L[list(metric.mirror)]
+    forward_L, swapped_L = (combine_windows(part, metric.window_rule, toward) for part, toward in ((forward_WL, toward_L), (swapped_WL, mirrored_L)))
+    return combine_orders(forward_L, swapped_L, metric.mirror)

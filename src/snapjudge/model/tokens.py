@@ -4,6 +4,7 @@ Knows nothing of fields, metrics or models.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 Ids = tuple[int, ...]
+_MARKER = re.compile(r"^(<[^\s<>]+>|\[[A-Z_]+\])$")  # <tool_call> and the like act as control tokens though few tokenizers say so
 
 
 class TextTokens:
@@ -19,12 +21,13 @@ class TextTokens:
 
     Args:
         tokenizer: a fast tokenizer; its own truncation, padding and special-token templates are switched off.
-        control: strings of further control tokens, beside those the tokenizer marks as added.
+        control: strings of further control tokens, beside those the tokenizer marks as special. Other added tokens, such as runs of spaces,
+            are ordinary text.
     """
 
     def __init__(self, tokenizer: Tokenizer, control: Sequence[str] = ()) -> None:
         spec = json.loads(tokenizer.to_str())
-        added = {entry["content"]: int(entry["id"]) for entry in spec.get("added_tokens", ())}
+        added = {entry["content"]: int(entry["id"]) for entry in spec.get("added_tokens", ()) if entry["special"] or _MARKER.match(entry["content"])}
         for text in control:
             identity = tokenizer.token_to_id(text)
             if identity is not None:
@@ -76,8 +79,7 @@ class TextTokens:
         for start, end in pairwise(edges):
             ids += self._tokenizer.encode(text[start:end], add_special_tokens=False).ids
         # An unknown-token id stands for text the vocabulary lacks, wherever it is; no other control id may remain.
-        unknown = self._unknown
-        return tuple(i if i not in self._control_ids or i == unknown else (unknown or 0) for i in ids)
+        return tuple(i for i in ids if i not in self._control_ids or i == self._unknown)
 
     @property
     def _unknown(self) -> int | None:

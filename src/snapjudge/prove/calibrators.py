@@ -18,17 +18,18 @@ FOLDS = 5
 _ISOTONIC_FROM = 200  # examples; below, a step function has too few points per step
 
 
-def fit_calibration(log_p: LogP, labels: Sequence[int], groups: Sequence[int], *, prevalence: Sequence[float] = ()) -> Calibration:
+def fit_calibration(log_p: LogP, labels: Sequence[int], groups: Sequence[int], *, prevalence: Sequence[float] = (), symmetric: bool = False) -> Calibration:
     """The kind with the lowest cross-validated log loss, fitted on everything.
 
     Args:
         log_p: raw label log-probabilities, N tuples of L.
         labels: index of the true label.
         groups: examples of one group share a fold.
+        symmetric: use only maps that treat all labels alike, so that a pair's two orders stay mirror images.
         prevalence: label shares where the judge will run; the map moves from the calibration split's shares to these.
     """
     count = len(log_p[0])
-    losses = {kind: _cross_validated(kind, log_p, labels, groups) for kind in _kinds(count, len(log_p))}
+    losses = {kind: _cross_validated(kind, log_p, labels, groups) for kind in (_SYMMETRIC if symmetric else _kinds(count, len(log_p)))}
     best = min(losses, key=lambda kind: (round(losses[kind], 4), _ORDER.index(kind)))
     fitted = _FITTERS[best](np.array(log_p), np.array(labels))
     shift: tuple[float, ...] = ()
@@ -54,6 +55,7 @@ def _kinds(count: int, examples: int) -> list[CalibrationKind]:
     return kinds
 
 
+_SYMMETRIC: tuple[CalibrationKind, ...] = ("identity", "temperature")
 _ORDER: tuple[CalibrationKind, ...] = ("platt", "temperature", "beta", "identity", "isotonic")  # on a tie the simplest that can move the prior
 
 

@@ -161,23 +161,23 @@ def _shifted(counts: Floats) -> Floats:
 
 
 def _by_label(data: Scored, metric: Metric, weights: Floats) -> dict[str, Floats]:
-    """Figures over all labels, from the weighted confusion matrix."""
+    """Figures over all labels, from weighted counts per label; memory grows with labels, not with their square."""
     labels = len(metric.labels)
     answer = data.probabilities.argmax(1)
     truth_NL, answer_NL = np.eye(labels)[data.labels], np.eye(labels)[answer]
-    confusion = np.einsum("wn,na,nb->wab", weights, truth_NL, answer_NL, optimize=True)
-    total, right = confusion.sum((1, 2)), np.einsum("waa->wa", confusion)
-    f1 = 2 * right / (confusion.sum(1) + confusion.sum(2))
-    present = confusion.sum(2) > 0
-    found = {"accuracy": right.sum(1) / total, "macro_f1": np.where(present, np.nan_to_num(f1), 0).sum(1) / present.sum(1)}
+    true_WL, answered_WL, right_WL = weights @ truth_NL, weights @ answer_NL, weights @ (truth_NL * answer_NL)
+    total, present = weights.sum(1), true_WL > 0
+    f1 = 2 * right_WL / (true_WL + answered_WL)
+    found = {"accuracy": right_WL.sum(1) / total, "macro_f1": np.where(present, np.nan_to_num(f1), 0).sum(1) / present.sum(1)}
     if metric.type != "score":
         areas = np.stack([_area(data.probabilities[:, index], data.labels == index, weights) for index in range(labels)])
         usable = np.isfinite(areas)
         return found | {"macro_auroc": np.where(usable, areas, 0).sum(0) / usable.sum(0)}
     level = np.arange(labels)
     cost = (level[:, None] - level) ** 2 / (labels - 1) ** 2
-    chance = np.einsum("wa,wb->wab", confusion.sum(2), confusion.sum(1)) / total[:, None, None]
-    kappa = 1 - (confusion * cost).sum((1, 2)) / (chance * cost).sum((1, 2))
+    observed = weights @ cost[data.labels, answer]
+    chance = ((true_WL @ cost) * answered_WL).sum(1) / total
+    kappa = 1 - observed / chance
     mean_level = data.probabilities @ level
     return found | {
         "mae": weights @ np.abs(mean_level - data.labels) / total,

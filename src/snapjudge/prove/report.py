@@ -52,6 +52,10 @@ def threshold_text(proof: Proof) -> str:
     if threshold.guaranteed:
         counted = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples"}[threshold.rule.figure]
         return f"Flagged from a score of {threshold.value:.3f}: {threshold.rule} holds by an exact binomial bound on {threshold.counted} calibration {counted}."
+    if threshold.needed == 0:
+        return (
+            f"Flagged from a score of {threshold.value:.3f}: the judge cannot keep {threshold.rule} on the calibration data; more labels alone would not help."
+        )
     return (
         f"Flagged from a score of {threshold.value:.3f}: the calibration data ({threshold.counted} counted) cannot support {threshold.rule}; "
         f"at least {threshold.needed} more labels of that class are needed."

@@ -23,17 +23,25 @@ _STARTS = 4  # where a precision search may begin; the error budget is split amo
 def choose_threshold(scores: Sequence[float], positive: Sequence[bool], groups: Sequence[int], rule: ThresholdRule | None) -> Threshold:
     """The threshold on calibrated scores that keeps `rule`, or 0.5 without a promise.
 
-    Examples of one group are not independent, so one per group is counted: the first in the order given, which knows nothing of scores.
+    Examples of one group are not independent, so one per group is counted, drawn by lot among those of the class that counts.
     """
     if rule is None:
         return Threshold(value=FALLBACK)
-    first = np.unique(np.asarray(groups), return_index=True)[1]
-    score, truth = np.asarray(scores, dtype=float)[first], np.asarray(positive, dtype=bool)[first]
+    score, truth, group = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool), np.asarray(groups)
     if rule.figure == "precision":
-        return _precision(score, truth, rule)
-    counted = score[~truth] if rule.figure == "fpr" else score[truth]
+        drawn = _one_per_group(group)
+        return _precision(score[drawn], truth[drawn], rule)
+    of_class = ~truth if rule.figure == "fpr" else truth
+    counted = score[of_class][_one_per_group(group[of_class])]
     bound = rule.bound if rule.figure == "fpr" else 1 - rule.bound
     return _rate(np.sort(counted)[::-1] if rule.figure == "fpr" else np.sort(counted), bound, rule)
+
+
+def _one_per_group(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The index of one member of each group, drawn with a fixed seed."""
+    order = np.random.default_rng(0).permutation(len(groups))
+    picked: NDArray[np.int64] = order[np.unique(groups[order], return_index=True)[1]]
+    return picked
 
 
 def _rate(counted: Floats, bound: float, rule: ThresholdRule) -> Threshold:
@@ -52,7 +60,8 @@ def _rate(counted: Floats, bound: float, rule: ThresholdRule) -> Threshold:
         value = math.nextafter(float(counted[passed]), math.inf) if passed < total else 0.0
     else:
         value = float(counted[passed]) if passed < total else 1.0
-    return Threshold(value=min(1.0, value), rule=rule, guaranteed=True, counted=total)
+    # Above 1 where a counted score is 1 and none may be wrong: then nothing is flagged, and the promise holds.
+    return Threshold(value=value, rule=rule, guaranteed=True, counted=total)
 
 
 def labels_needed(bound: float, confidence: float) -> int:
@@ -74,5 +83,5 @@ def _precision(score: Floats, truth: NDArray[np.bool_], rule: ThresholdRule) -> 
                 break
             best = max(best, k)
     if not best:
-        return Threshold(value=FALLBACK, rule=rule, counted=len(score), needed=max(1, least - int((score >= FALLBACK).sum())))
+        return Threshold(value=FALLBACK, rule=rule, counted=len(score), needed=max(0, least - int((score >= FALLBACK).sum())))
     return Threshold(value=float(ranked[best - 1]), rule=rule, guaranteed=True, counted=best)

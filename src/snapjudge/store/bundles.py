@@ -24,6 +24,7 @@ from snapjudge.store.files import write_folder
 MANIFEST = "manifest.json"
 NEEDED = ("metric.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "calibration.json", "proof.json", "run.json")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+_CHANGED = "the folder was changed after training; restore it from its source or train again"
 _NAMED = re.compile(r"^([a-z][a-z0-9_]{0,63})(?:@(\d+))?$")
 
 
@@ -109,7 +110,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> P
     if target.exists():
         raise RunConflict(f"{target} exists already", hint="bundles never change; a new training writes the next version")
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    full = manifest.model_copy(update={"files": digests})
+    full = manifest.model_copy(update={"files": digests}).sealed()
     write_folder(target, {**files, MANIFEST: (full.model_dump_json(indent=2) + "\n").encode()}, last=MANIFEST)
     return target
 
@@ -122,30 +123,37 @@ def load_bundle(folder: Path) -> Bundle:
         BundleInvalid: a file is missing, unknown or changed, or the format is newer than this version.
     """
     manifest = _manifest(folder)
-    hint = "the folder was changed after training; restore it from its source or train again"
+    contents = _verified(folder, manifest)
+    try:
+        calibration = Calibration.model_validate_json(contents["calibration.json"])
+    except ValidationError as error:
+        raise BundleInvalid(f"{folder}: calibration.json cannot be read: {error.errors()[0]['msg']}", hint=_CHANGED) from error
+    metric = parse_metric(contents["metric.yaml"].decode(), f"{folder}/metric.yaml")
+    return Bundle(folder, manifest, metric, calibration)
+
+
+def _verified(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """The content of every file, each held to its digest; the manifest to its own."""
     present = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     for name, path in present.items():
         if path.suffix in _PICKLES or _looks_pickled(path):
             raise PickleRefused(f"{folder}: {name} is a pickle; it was not opened", hint="bundles hold safetensors only, since loading a pickle runs code")
+    if manifest.sealed().digest != manifest.digest:
+        raise BundleInvalid(f"{folder}: {MANIFEST} has changed", hint=_CHANGED)
     for name in (*NEEDED, *manifest.files):
         if name not in manifest.files:
-            raise BundleInvalid(f"{folder}: the manifest does not list {name}", hint=hint)
+            raise BundleInvalid(f"{folder}: the manifest does not list {name}", hint=_CHANGED)
         if name not in present:
-            raise BundleInvalid(f"{folder}: {name} is missing", hint=hint)
+            raise BundleInvalid(f"{folder}: {name} is missing", hint=_CHANGED)
     unknown = sorted(set(present) - set(manifest.files) - {MANIFEST})
     if unknown:
-        raise BundleInvalid(f"{folder}: files the manifest does not list: {', '.join(unknown[:4])}", hint=hint)
+        raise BundleInvalid(f"{folder}: files the manifest does not list: {', '.join(unknown[:4])}", hint=_CHANGED)
     contents = {name: present[name].read_bytes() for name in manifest.files}
     for name, content in contents.items():
         found = hashlib.sha256(content).hexdigest()
         if found != manifest.files[name]:
-            raise BundleInvalid(f"{folder}: {name} has changed: sha256 {found[:12]}..., the manifest says {manifest.files[name][:12]}...", hint=hint)
-    try:
-        calibration = Calibration.model_validate_json(contents["calibration.json"])
-    except ValidationError as error:
-        raise BundleInvalid(f"{folder}: calibration.json cannot be read: {error.errors()[0]['msg']}", hint=hint) from error
-    metric = parse_metric(contents["metric.yaml"].decode(), f"{folder}/metric.yaml")
-    return Bundle(folder, manifest, metric, calibration)
+            raise BundleInvalid(f"{folder}: {name} has changed: sha256 {found[:12]}..., the manifest says {manifest.files[name][:12]}...", hint=_CHANGED)
+    return contents
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -4,7 +4,6 @@ Knows nothing of what the state means.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from snapjudge.errors import RunConflict
+from snapjudge.store.files import write_file
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
     """Write atomically: a kill in the middle leaves the state before."""
-    raw = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"record": json.dumps(record)})
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_file(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"record": json.dumps(record)}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from snapjudge.model.attention import ContentState, LayerState
+from snapjudge.store.files import storage_errors
 
 _RELEASE_EVERY = 256 << 20  # bytes read from the file between two releases of its pages
 
@@ -67,6 +68,10 @@ class ContentStore:
         return len(self._kept) - 1
 
     def _write(self, rows_CF: Tensor) -> int:
+        with storage_errors(self._spill):
+            return self._append(rows_CF)
+
+    def _append(self, rows_CF: Tensor) -> int:
         if self._file is None:
             self._spill.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._spill, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -40,6 +40,7 @@ class _State:
     step: int = 0  # batches done in this epoch
     loss_sum: float = 0.0
     stale: int = 0
+    peak: float = -1.0  # best validation figure since the last restart
     best: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -207,16 +208,15 @@ class _Fit:
             self.best_weights = self._weights()
         else:
             state.stale += 1
-        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        state.epoch, state.step, state.loss_sum, state.peak = state.epoch + 1, 0, 0.0, max(state.peak, found.figure)
         self._check_collapse(found)
         self._save()
 
     def _check_collapse(self, found: Validation) -> None:
         """Collapsed: back at chance after it was better, or still there after two epochs while a lower rate is left to try."""
         state = self.state
-        assert state.best is not None
         at_chance = found.figure <= found.chance + 2 * found.error
-        was_better = state.best["figure"] > found.chance + 4 * found.error
+        was_better = state.peak > found.chance + 4 * found.error
         if at_chance and (was_better or state.epoch >= 2) and state.restarts < self.config.restarts and state.epoch < self.epochs:
             raise _Retry(f"validation {found.name} is {found.figure:.3f}, no better than chance, after epoch {state.epoch} at rate {state.rate:g}")
 
