@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from snapjudge.core.progress import Silent
 from snapjudge.errors import Interrupted, RunConflict, TrainingFailed
 from snapjudge.flows.scoring import contents_of
 from snapjudge.model.prompt import render_readout
+from snapjudge.model.reading import summaries
 from snapjudge.prove.figures import figures, main_figure
 from snapjudge.prove.proof import scored
 from snapjudge.testing import make_examples
@@ -95,6 +97,11 @@ def test_content_states_on_disk_give_the_bits_of_those_in_memory(task, whole, tm
     spilled = task.fit(tmp_path, CONFIG.model_copy(update={"cache_gb": 0.0005}))
     assert bits(spilled.adapter) == bits(whole.adapter)
     assert not (tmp_path / "contents.bin").exists()
+
+
+def test_a_readout_fit_leaves_the_embeddings_it_computed_on_the_way(task, whole):
+    again = torch.stack(list(summaries(task.backbone, task.data.contents))).double().numpy()
+    assert np.array_equal(whole.embeddings_ED, again)
 
 
 def test_every_token_can_be_adapted_too(task, tmp_path):

@@ -32,15 +32,25 @@ def raw_scores(backbone: Backbone, question: Question, contents: Sequence[Conten
     return found
 
 
-def baseline_data(backbone: Backbone, examples: Sequence[Example], metric: Metric, progress: Progress, stage: str) -> BaselineData:
-    """Texts, frozen embeddings and labels. A pair's answers are embedded one by one, since their mean does not tell them apart."""
-    progress.start(stage, len(examples))
-    rows = []
-    for vector in _embeddings(backbone, examples, metric):
-        rows.append(vector)
-        progress.advance()
+def baseline_data(
+    backbone: Backbone, examples: Sequence[Example], metric: Metric, progress: Progress, stage: str, known: NDArray[np.float64] | None = None
+) -> BaselineData:
+    """Texts, frozen embeddings and labels. A pair's answers are embedded one by one, since their mean does not tell them apart.
+
+    Args:
+        known: the contents' frozen embeddings [E, D], where a fit has encoded them already.
+    """
+    if known is not None and metric.type != "pairwise":
+        vectors = known
+    else:
+        progress.start(stage, len(examples))
+        rows = []
+        for vector in _embeddings(backbone, examples, metric):
+            rows.append(vector)
+            progress.advance()
+        vectors = np.stack(rows)
     texts = ["\n".join(texts_of(example.inputs).values()) for example in examples]
-    return BaselineData(texts, np.stack(rows), [example.label_index for example in examples])
+    return BaselineData(texts, vectors, [example.label_index for example in examples])
 
 
 def _embeddings(backbone: Backbone, examples: Sequence[Example], metric: Metric) -> Iterator[NDArray[np.float64]]:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from snapjudge import __version__
 from snapjudge.core.calibration import Calibration, Threshold
 from snapjudge.core.example import Example
@@ -72,6 +75,7 @@ class _Training:
         check_gates(request.gates, self.metric)
         self.notes: list[str] = []
         self.embedded: dict[str, BaselineData] = {}
+        self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
         self.began = time.monotonic()
 
     def run(self) -> TrainResult:
@@ -171,6 +175,7 @@ class _Training:
             stop=self.stop,
         )
         self.notes += [f"fit {scope}: {note}" for note in result.notes]
+        self.encoded = result.embeddings_ED if result.embeddings_ED is not None else self.encoded
         return result
 
     def _validation(self, log_p: Sequence[tuple[float, ...]]) -> Validation:
@@ -196,7 +201,8 @@ class _Training:
     def _embedded(self, name: str) -> BaselineData:
         """A split as the baselines see it, embedded once."""
         if name not in self.embedded:
-            self.embedded[name] = baseline_data(self.backbone, getattr(self.splits, name), self.metric, self.progress, f"embed {name}")
+            known = self.encoded if name == "train" else None
+            self.embedded[name] = baseline_data(self.backbone, getattr(self.splits, name), self.metric, self.progress, f"embed {name}", known)
         return self.embedded[name]
 
     def _parts(self, *names: str) -> list[tuple[str, Sequence[Example]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from snapjudge.core.metric import Metric
 from snapjudge.model.adapter import Adapter
@@ -124,10 +125,15 @@ def _reading(content: Content, question: Question, logits: Sequence[torch.Tensor
 
 @torch.inference_mode()
 def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch.Tensor]:
-    """The frozen embedding [D] of each content: the mean of its windows' mean hidden states, scaled to length 1."""
+    """The frozen embedding [D] of each content, in order."""
     for step in _steps(((content, ()) for content in contents), STEP_TOKENS):
         windows = [window for content, _ in step for window in content.windows]
         found = iter([state.summary_D for pack in _packs(windows) for state in backbone.encode(pack)])
         for content, _ in step:
-            mean_D = torch.stack([next(found) for _ in content.windows]).mean(0)
-            yield mean_D / mean_D.norm().clamp_min(1e-12)
+            yield embedding([next(found) for _ in content.windows])
+
+
+def embedding(summaries_WD: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The frozen embedding [D] of a content from the summaries of its windows: their mean, scaled to length 1."""
+    mean_D = torch.stack(list(summaries_WD)).mean(0)
+    return functional.normalize(mean_D, dim=0)

@@ -18,6 +18,7 @@ from snapjudge.model.attention import ContentState, LayerState
 from snapjudge.store.files import storage_errors
 
 _RELEASE_EVERY = 256 << 20  # bytes read from the file between two releases of its pages
+_SLAB = 64 << 20  # bytes asked for at once: large enough that the allocator gives them back to the system when they are let go
 
 
 class ContentStore:
@@ -35,6 +36,7 @@ class ContentStore:
         self._file: int | None = None
         self._map: mmap.mmap | None = None
         self.memory_bytes = self.file_bytes = 0
+        self._slab = torch.empty(0)  # what is left of the newest slab
         self._read_since = 0
 
     def __enter__(self) -> "ContentStore":
@@ -50,7 +52,7 @@ class ContentStore:
         if self._file is not None:
             os.close(self._file)
             self._spill.unlink(missing_ok=True)
-        self._map, self._file, self._kept = None, None, []
+        self._map, self._file, self._kept, self._slab = None, None, [], torch.empty(0)
 
     def add(self, state: ContentState) -> int:
         """Keep one state; returns its index."""
@@ -61,11 +63,19 @@ class ContentStore:
         rows_CF = torch.cat([tensor.transpose(0, 1).flatten(1) for tensor in tensors], 1).to("cpu", self._dtype)
         size = rows_CF.numel() * rows_CF.element_size()
         if self.memory_bytes + size <= self._budget:
-            self._kept.append(rows_CF)
+            self._kept.append(self._in_slab(rows_CF))
             self.memory_bytes += size
         else:
             self._kept.append((self._write(rows_CF), len(rows_CF)))
         return len(self._kept) - 1
+
+    def _in_slab(self, rows_CF: Tensor) -> Tensor:
+        """The same rows, copied to the newest slab."""
+        count = rows_CF.numel()
+        if count > len(self._slab) or self._slab.dtype != self._dtype:
+            self._slab = torch.empty(max(count, _SLAB // self._dtype.itemsize), dtype=self._dtype)
+        kept, self._slab = self._slab[:count].view_as(rows_CF), self._slab[count:]
+        return kept.copy_(rows_CF)
 
     def _write(self, rows_CF: Tensor) -> int:
         with storage_errors(self._spill):

@@ -21,7 +21,7 @@ from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
 from snapjudge.model.backbone import Backbone
-from snapjudge.model.reading import STEP_TOKENS, Question, read_contents
+from snapjudge.model.reading import STEP_TOKENS, Question, embedding, read_contents
 from snapjudge.model.readout import Readout, combine
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.contents import ContentStore, padded_states
@@ -100,6 +100,7 @@ class _Fit:
         self.epochs = self.config.epochs_for(len(self.data.contents))
         self.per_epoch = len(self._batches(0))
         self.reads: list[list[int]] = []
+        self.embeddings: list[Tensor] = []
         self.state = _State(self.config.rate)
         self.best_weights: dict[str, Tensor] = {}
         self.adapter = self._fresh()
@@ -120,7 +121,8 @@ class _Fit:
         best = dict(self.state.best)
         log_p = [tuple(row) for row in best.pop("log_p")]
         state = self.state
-        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began)
+        embeddings_ED = torch.stack(self.embeddings).double().numpy(force=True) if self.embeddings else None
+        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, embeddings_ED)
 
     def _train(self) -> None:
         left = (self.epochs - self.state.epoch) * self.per_epoch - self.state.step
@@ -240,12 +242,14 @@ class _Fit:
         windows = [window for content in self.data.contents for window in content.windows]
         self.progress.start("encode", len(windows))
         pack: list[tuple[int, ...]] = []
+        summaries: list[Tensor] = []
         for at, window in enumerate(windows):
             pack.append(window)
             if sum(map(len, pack)) + (len(windows[at + 1]) if at + 1 < len(windows) else STEP_TOKENS) > STEP_TOKENS:
                 with torch.inference_mode():
                     for state in self.backbone.encode(pack):
                         self.store.add(state)
+                        summaries.append(state.summary_D)
                 self.progress.advance(len(pack), f"{self.store.memory_bytes / 2**30:.2f} GiB in memory, {self.store.file_bytes / 2**30:.2f} on disk")
                 pack = []
                 if self.stop():
@@ -253,6 +257,7 @@ class _Fit:
         at = 0
         for content in self.data.contents:
             self.reads.append(list(range(at, at + len(content.windows))))
+            self.embeddings.append(embedding(summaries[at : at + len(content.windows)]))
             at += len(content.windows)
 
     def _batches(self, epoch: int) -> list[list[int]]:

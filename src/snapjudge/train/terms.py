@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from snapjudge.core.frozen import Frozen
@@ -72,3 +74,4 @@ class FitResult:
     notes: list[str]
     encode_seconds: float
     seconds: float
+    embeddings_ED: NDArray[np.float64] | None = None  # of the training contents, where this fit encoded them under the backbone alone
