@@ -9,7 +9,7 @@ import sys
 from benchmarks.common import DATA
 
 ALWAYS = ("startup", "demo_figures")
-WITH_DATA = ("train_speed", "quality_toxicity", "train_memory")
+WITH_DATA = ("train_speed", "quality_toxicity", "scope_auto", "train_memory")
 
 
 def main() -> None:

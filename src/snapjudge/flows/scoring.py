@@ -44,11 +44,10 @@ def baseline_data(
         vectors = known
     else:
         progress.start(stage, len(examples))
-        rows = []
-        for vector in _embeddings(backbone, examples, metric):
-            rows.append(vector)
+        vectors = np.empty((len(examples), backbone.width * (2 if metric.type == "pairwise" else 1)))
+        for index, vector in enumerate(_embeddings(backbone, examples, metric)):
+            vectors[index] = vector
             progress.advance()
-        vectors = np.stack(rows)
     texts = ["\n".join(texts_of(example.inputs).values()) for example in examples]
     return BaselineData(texts, vectors, [example.label_index for example in examples])
 

@@ -91,6 +91,11 @@ class Backbone:
         self._lock = threading.RLock()
 
     @property
+    def width(self) -> int:
+        """Length of a hidden state, and so of a content's summary."""
+        return int(self._head_VD.shape[1])
+
+    @property
     def content_tokens(self) -> int:
         """How many tokens a content may have; the rest of the positions is kept for readouts."""
         return self.positions - self.readout_tokens

@@ -130,10 +130,9 @@ def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch
         windows = [window for content, _ in step for window in content.windows]
         found = iter([state.summary_D for pack in _packs(windows) for state in backbone.encode(pack)])
         for content, _ in step:
-            yield embedding([next(found) for _ in content.windows])
+            yield embedding(torch.stack([next(found) for _ in content.windows]))
 
 
-def embedding(summaries_WD: Sequence[torch.Tensor]) -> torch.Tensor:
+def embedding(summaries_WD: torch.Tensor) -> torch.Tensor:
     """The frozen embedding [D] of a content from the summaries of its windows: their mean, scaled to length 1."""
-    mean_D = torch.stack(list(summaries_WD)).mean(0)
-    return functional.normalize(mean_D, dim=0)
+    return functional.normalize(summaries_WD.mean(0), dim=0)

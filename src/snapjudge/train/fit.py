@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from snapjudge.core.metric import Metric
@@ -100,7 +102,7 @@ class _Fit:
         self.epochs = self.config.epochs_for(len(self.data.contents))
         self.per_epoch = len(self._batches(0))
         self.reads: list[list[int]] = []
-        self.embeddings: list[Tensor] = []
+        self.embeddings_ED: NDArray[np.float64] | None = None
         self.state = _State(self.config.rate)
         self.best_weights: dict[str, Tensor] = {}
         self.adapter = self._fresh()
@@ -121,8 +123,7 @@ class _Fit:
         best = dict(self.state.best)
         log_p = [tuple(row) for row in best.pop("log_p")]
         state = self.state
-        embeddings_ED = torch.stack(self.embeddings).double().numpy(force=True) if self.embeddings else None
-        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, embeddings_ED)
+        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, self.embeddings_ED)
 
     def _train(self) -> None:
         left = (self.epochs - self.state.epoch) * self.per_epoch - self.state.step
@@ -242,22 +243,21 @@ class _Fit:
         windows = [window for content in self.data.contents for window in content.windows]
         self.progress.start("encode", len(windows))
         pack: list[tuple[int, ...]] = []
-        summaries: list[Tensor] = []
+        summaries_WD, done = torch.empty(len(windows), self.backbone.width), 0  # one block: thousands of small tensors would pin the heap
         for at, window in enumerate(windows):
             pack.append(window)
             if sum(map(len, pack)) + (len(windows[at + 1]) if at + 1 < len(windows) else STEP_TOKENS) > STEP_TOKENS:
                 with torch.inference_mode():
                     for state in self.backbone.encode(pack):
-                        self.store.add(state)
-                        summaries.append(state.summary_D)
+                        summaries_WD[done], done = state.summary_D, self.store.add(state) + 1
                 self.progress.advance(len(pack), f"{self.store.memory_bytes / 2**30:.2f} GiB in memory, {self.store.file_bytes / 2**30:.2f} on disk")
                 pack = []
                 if self.stop():
                     raise Interrupted("stopped while encoding", hint="run the same command with --resume")
-        at = 0
-        for content in self.data.contents:
+        at, self.embeddings_ED = 0, np.empty((len(self.data.contents), self.backbone.width))
+        for index, content in enumerate(self.data.contents):
             self.reads.append(list(range(at, at + len(content.windows))))
-            self.embeddings.append(embedding(summaries[at : at + len(content.windows)]))
+            self.embeddings_ED[index] = embedding(summaries_WD[at : at + len(content.windows)]).numpy()
             at += len(content.windows)
 
     def _batches(self, epoch: int) -> list[list[int]]:
