@@ -14,7 +14,7 @@ def print_proof(proof: Proof) -> None:
     """The judge's figures with intervals, its baselines beside them (their intervals are in the report); then threshold and gates."""
     tested = ", ".join(f"{name} {count}" for name, count in proof.labels.items())
     table = Table(title=f"{proof.judge} on {sum(proof.labels.values())} test examples ({tested})", title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", min_width=14)
     table.add_column("judge, 95 % interval", style="bold", no_wrap=True)
     for one in proof.contenders[1:]:
         table.add_column(one.name, justify="right")
