@@ -21,6 +21,13 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── Interrupted                interrupted                 Ctrl-C; the state is on disk
     ├── StorageFailed              storage_failed              disk full, no permission, file too large
     ├── AdapterInvalid             adapter_invalid             an adapter whose layout does not fit
+    ├── AdapterUnknown             adapter_unknown             no adapter of that name is loaded
+    ├── ContentTooLong             content_too_long            more tokens than the backbone or the content cache holds
+    ├── EngineBusy                 engine_busy                 a full queue, or a deadline that would be missed; says when to come again
+    │   └── DeadlineMissed         deadline_missed             it was let in and its turn came too late
+    ├── EngineFailed               engine_failed               the device failed on this request
+    │   └── OutOfMemory            out_of_memory               not even alone does it fit
+    ├── EngineClosed               engine_closed
     ├── ExtraMissing               extra_missing               a feature whose packages are not installed
     └── OptionInvalid              option_invalid              a setting out of its range
 """
@@ -206,6 +213,63 @@ class AdapterInvalid(SnapjudgeError):
 
     code = "adapter_invalid"
     status = 422
+
+
+class AdapterUnknown(SnapjudgeError):
+    """No adapter of that name is loaded."""
+
+    code = "adapter_unknown"
+    status = 404
+
+
+class ContentTooLong(SnapjudgeError):
+    """More tokens than the backbone reads, or than the content cache holds."""
+
+    code = "content_too_long"
+    status = 413
+
+
+class EngineBusy(SnapjudgeError):
+    """A full queue, or a deadline that would be missed; `retry_after` says in how many seconds it would not (None: never)."""
+
+    code = "engine_busy"
+    status = 429
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+    def as_dict(self) -> dict[str, object]:
+        """The error body with the seconds to wait."""
+        return {**super().as_dict(), "retry_after": self.retry_after}
+
+
+class DeadlineMissed(EngineBusy):
+    """A request was let in, and its turn came too late."""
+
+    code = "deadline_missed"
+    status = 504
+
+
+class EngineFailed(SnapjudgeError):
+    """The device failed on this request."""
+
+    code = "engine_failed"
+    status = 500
+
+
+class OutOfMemory(EngineFailed):
+    """A request that does not fit in memory even alone."""
+
+    code = "out_of_memory"
+    status = 507
+
+
+class EngineClosed(SnapjudgeError):
+    """The engine is closed."""
+
+    code = "engine_closed"
+    status = 503
 
 
 class ExtraMissing(SnapjudgeError):

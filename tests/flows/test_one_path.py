@@ -83,14 +83,14 @@ def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge
     mixed = Panel([judge, other, third]).score(output=text)
     assert [mixed[one.name] for one in (judge, other, third)] == [one.score(output=text) for one in (judge, other, third)]
     encoded = []
-    real = judge.backbone.encode
+    real = judge.backbone.step
     panel = Panel([judge, other])
     try:
-        judge.backbone.encode = lambda contents, adapter=None: encoded.append(len(contents)) or real(contents, adapter)
+        judge.backbone.step = lambda contents, asks: encoded.append((len(contents), len(asks))) or real(contents, asks)
         both = panel.score(output="please buy one text, thanks")
     finally:
-        del judge.backbone.encode
-    assert encoded == [1], "the content is read once for both"
+        del judge.backbone.step
+    assert encoded == [(1, 2)], "the content is read once for both"
     assert both["says_buy@1"] == judge.score(output="please buy one text, thanks")
     assert both["other@1"] == other.score(output="please buy one text, thanks")
 

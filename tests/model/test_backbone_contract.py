@@ -4,13 +4,15 @@ The judge of it all is plain transformers (and PEFT), which knows nothing of con
 """
 
 import dataclasses
+import itertools
 import json
 
 import pytest
 import torch
 
+from snapjudge.errors import BackboneUnsupported
 from snapjudge.model.adapter import Adapter, adapter_files, load_adapter, new_adapter
-from snapjudge.model.backbone import Ask
+from snapjudge.model.backbone import Ask, NewTokens
 from snapjudge.model.hub import load_backbone, mini_folder
 from snapjudge.model.readout import Readout
 from snapjudge.testing import CONTROL, FAMILIES, write_tiny_decoder
@@ -131,6 +133,60 @@ def test_a_content_state_does_not_depend_on_what_it_is_packed_with(subject):
             assert torch.equal(values, other_values)
 
 
+@torch.inference_mode()
+def test_contents_and_readouts_in_one_pass_give_the_bits_of_two(subject):
+    backbone, adapter = subject.backbone, subject.adapter("readout")
+    states = backbone.encode(subject.contents)
+    asks = [(at, readout, who) for at in range(len(states)) for readout in (subject.readout, subject.other) for who in (adapter, None)]
+    apart = backbone.read([Ask(states[at], readout, who) for at, readout, who in asks])
+    step = backbone.step([NewTokens(ids) for ids in subject.contents], [Ask(at, readout, who) for at, readout, who in reversed(asks)])
+    assert same(step.states, states)
+    assert all(torch.equal(a, b) for a, b in zip(apart, reversed(step.logits), strict=True))
+
+
+@torch.inference_mode()
+def test_adapters_on_every_token_share_a_pass_and_keep_their_bits(subject):
+    backbone = subject.backbone
+    judges = [subject.adapter("all", seed) for seed in (1, 2, 3)]
+    contents = [(ids, who) for ids in subject.contents for who in judges]
+    asks = [Ask(at, subject.readout, who) for at, (_, who) in enumerate(contents)]
+    step = backbone.step([NewTokens(ids, adapter=who) for ids, who in contents], asks)
+    for (ids, who), state, logits in zip(contents, step.states, step.logits, strict=True):
+        alone = backbone.step([NewTokens(ids, adapter=who)], [Ask(0, subject.readout, who)])
+        assert same(alone.states, [state])
+        assert torch.equal(alone.logits[0], logits)
+
+
+@torch.inference_mode()
+def test_a_content_that_grows_gives_the_bits_of_the_whole(subject):
+    backbone = subject.backbone
+    ids = tuple(i for content in subject.contents for i in content) * 3
+    ids = ids[: backbone.content_tokens]
+    if backbone.content_mask == "bidirectional":
+        with pytest.raises(BackboneUnsupported, match="cannot append"):
+            backbone.append(backbone.encode([ids[:4]])[0], ids[4:])
+        return
+    (whole,) = backbone.encode([ids])
+    for cuts in ((5,), (1, 2, 40), (64,), (31, 63, 65), tuple(range(7, len(ids), 7))):
+        ends = [cut for cut in cuts if cut < len(ids)] + [len(ids)]
+        (state,) = backbone.encode([ids[: ends[0]]])
+        for start, end in itertools.pairwise(ends):
+            state = backbone.append(state, ids[start:end])
+        assert same([state], [whole])
+        read, expected = backbone.read([Ask(state, subject.readout), Ask(whole, subject.readout)])
+        assert torch.equal(read, expected)
+
+
+def same(states, others):
+    pairs = [
+        (a, b)
+        for state, other in zip(states, others, strict=True)
+        for one, two in zip(state.layers, other.layers, strict=True)
+        for a, b in zip(one, two, strict=True)
+    ]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_the_content_does_not_depend_on_the_metric(subject):
     from snapjudge.core.metric import Metric
     from snapjudge.model.prompt import render_content
@@ -189,7 +245,7 @@ def test_a_pass_leaves_nothing_behind(subject):
     with torch.inference_mode():
         subject.backbone.encode(subject.contents[:1])
     assert subject.backbone.switch.current is None
-    assert subject.backbone.switch.adapters == ()
+    assert not subject.backbone.switch.adapters
 
 
 def test_the_control_token_of_the_tiny_tokenizer_is_one(tmp_path):

@@ -1,12 +1,14 @@
-"""Attention over content states: one function that every backbone calls, and the three kinds of pass it serves.
+"""Attention: what a layer asks for, what is kept of a content, and the two kernels everything is made of.
 
+`attend` gives attended values with their log-sum-exp, `merge` joins two of them into attention over both sets of keys (Hydragen, arXiv 2402.05099).
+A row's result depends on its own query, on the keys and on the shapes handed in, never on the other rows: callers keep the shapes fixed.
 Knows nothing of text, adapters or models; a pass is set on a backbone's `Switch` for as long as it runs.
 
-Tensors: Q query heads, G key heads (Q is a multiple of G), T packed tokens, S readout tokens, C content tokens, B batch, d head width.
+Tensors: N items, Q query heads, G key heads (Q is a multiple of G), R query rows, K keys, d head width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 LayerState = tuple[Tensor, Tensor]  # keys_GCd, values_GCd
+TILE = 16  # rows: every product has a multiple of them (docs/design/0006)
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class ContentState:
-    """What a backbone keeps of one content: keys and values per layer, and the mean of its last hidden states.
+    """What a backbone keeps of one content: keys and values per layer.
 
     It depends on the backbone and the content's token ids (and, for scope `all`, the adapter) alone, never on the metric.
     """
 
-    layers: tuple[LayerState, ...]
-    summary_D: Tensor
-
-    @property
-    def length(self) -> int:
-        """Content tokens."""
-        return int(self.layers[0][0].shape[1])
+    layers: Sequence[LayerState]
+    length: int
 
 
 class Pass(Protocol):
@@ -50,134 +48,88 @@ class Pass(Protocol):
 
 
 class Switch:
-    """Holds the pass and the adapter rows of a backbone's current forward; shared by all its modules."""
+    """Holds what a backbone's current forward is about; shared by all its modules.
+
+    Attributes:
+        current: the pass that its attention layers ask.
+        adapters: whose rows of the pack are whose (`AdapterRows`).
+        trained: in training, the adapter that owns all rows.
+        live_from: rows before it are of no use to anyone any more; linear layers leave them out.
+    """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the pass."""
         self.current: Pass | None = None
         self.adapters: Any = ()
+        self.trained: Any = None
+        self.live_from = 0
+
+    def leave_out(self, rows: int) -> None:
+        """The first rows are done with; so that products keep to whole tiles, a few of them may still be computed."""
+        self.adapters = [group for group in self.adapters if group.first >= rows]
+        self.live_from = rows // TILE * TILE
 
 
-def scores_to_values(query: Tensor, key: Tensor, value: Tensor, shape: Shape, visible: Tensor | None, *, causal: bool) -> Tensor:
-    """Plain attention of query [B, Q, n, d] on key/value [B, G, m, d]; `visible` is a boolean [.., n, m] or None for all."""
-    if shape.softcap is None:
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible, is_causal=causal, scale=shape.scale, enable_gqa=query.shape[1] != key.shape[1]
-        )
-    repeat = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
-    scores = torch.tanh(query @ key.transpose(-1, -2) * (shape.scale / shape.softcap)) * shape.softcap
+def attend(
+    query_NQRd: Tensor, key_NGKd: Tensor, value_NGKd: Tensor, shape: Shape, *, causal: bool = False, visible_RK: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attended values [N, Q, R, d] and the log-sum-exp of the scores [N, Q, R]; rows that see nothing give zeros and -inf.
+
+    Args:
+        causal: row r sees keys 0..r.
+        visible_RK: which row sees which key, where it is neither all nor causal.
+    """
+    if visible_RK is None and shape.softcap is None and query_NQRd.device.type == "cpu":
+        out_NQRd, lse_NQR = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query_NQRd, key_NGKd, value_NGKd, 0.0, causal, scale=shape.scale)
+        return out_NQRd, lse_NQR
+    items = [_attend_plainly(*item, shape, causal, visible_RK) for item in zip(query_NQRd, key_NGKd, value_NGKd, strict=True)]
+    return torch.stack([values for values, _ in items]), torch.stack([lse for _, lse in items])
+
+
+def _attend_plainly(query_QRd: Tensor, key_GKd: Tensor, value_GKd: Tensor, shape: Shape, causal: bool, visible_RK: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001
+    """The same for one item, for soft caps and windows; item by item, since a batched product's bits may depend on how many items it has."""
+    rows, keys, heads = query_QRd.shape[1], key_GKd.shape[1], key_GKd.shape[0]
+    scores = query_QRd.unflatten(0, (heads, -1)).flatten(1, 2) @ key_GKd.transpose(-1, -2)  # [G, Q / G * R, K]
+    scores = scores.float().unflatten(1, (-1, rows)) * shape.scale
+    if shape.softcap is not None:
+        scores = steady(torch.tanh, scores / shape.softcap) * shape.softcap
     if causal:
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
-    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+        own_RK = torch.ones(rows, keys, dtype=torch.bool, device=scores.device).tril()
+        visible_RK = own_RK if visible_RK is None else own_RK & visible_RK
+    if visible_RK is not None:
+        scores = scores.masked_fill(~visible_RK, float("-inf"))
+    highest = scores.amax(-1, keepdim=True)
+    weights = steady(torch.exp, scores - highest.masked_fill(highest.isneginf(), 0.0))
+    total = weights.sum(-1, keepdim=True)
+    lse = (steady(torch.log, total) + highest).squeeze(-1)
+    shares = (weights / total.clamp_min(torch.finfo(total.dtype).tiny)).to(value_GKd.dtype)
+    out = (shares.flatten(1, 2) @ value_GKd).unflatten(1, (-1, rows))
+    return out.flatten(0, 1), lse.flatten(0, 1)
+
+
+def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """Attention over the keys of both: values weighted by the shares of their log-sum-exps. At least one of a row must see something."""
+    (values, lse), (other_values, other_lse) = first, second
+    share = steady(torch.sigmoid, lse - other_lse)[..., None].to(values.dtype)
+    merged: Tensor = torch.lerp(other_values, values, share)
+    return merged
+
+
+def steady(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """An elementwise function whose bits do not depend on where in the tensor an element lies.
+
+    Vectorised loops end in a scalar one that rounds otherwise (torch.sigmoid on a CPU with AVX-512: the last n % 32 elements), and threads cut
+    long tensors where they like: filled up to a multiple of 1,024, neither leaves a rest.
+    """
+    flat = x.reshape(-1)
+    filled = functional.pad(flat, (0, -len(flat) % 1024))
+    return function(filled)[: len(flat)].view(x.shape)
 
 
 def causal_window(length: int, window: int, device: torch.device) -> Tensor:
     """Boolean [length, length]: each token sees itself and the `window` - 1 before it."""
     full = torch.ones(length, length, dtype=torch.bool, device=device)
     return full.tril() & full.triu(1 - window)
-
-
-@dataclass
-class EncodePass:
-    """Contents packed one after another; each attends to itself alone, causally or in both directions."""
-
-    segments: Sequence[tuple[int, int]]
-    causal: bool
-    captured: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def attend(self, layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
-        """Attend within each content and keep its keys and values."""
-        assert layer == len(self.captured), "layers ran out of order"
-        self.captured.append((key_BGTd[0], value_BGTd[0]))
-        parts = []
-        for start, end in self.segments:
-            windowed = self.causal and shape.window is not None and end - start > shape.window
-            visible = causal_window(end - start, shape.window or 0, query_BQTd.device) if windowed else None
-            span = slice(start, end)
-            parts.append(
-                scores_to_values(query_BQTd[:, :, span], key_BGTd[:, :, span], value_BGTd[:, :, span], shape, visible, causal=self.causal and not windowed)
-            )
-        return _with_padding(parts, query_BQTd)
-
-
-@dataclass
-class ReadPass:
-    """Readouts packed one after another; each attends to its own content and causally to itself."""
-
-    segments: Sequence[tuple[int, int]]
-    contents: Sequence[ContentState]
-
-    def attend(self, layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
-        """Attend from each readout to its content and to itself."""
-        out_BTQd = query_BQTd.new_zeros(query_BQTd.transpose(1, 2).shape)
-        for (start, end), content in zip(self.segments, self.contents, strict=True):
-            keys, values = content.layers[layer]
-            key = torch.cat((keys[None].to(key_BGTd.dtype), key_BGTd[:, :, start:end]), 2)
-            value = torch.cat((values[None].to(value_BGTd.dtype), value_BGTd[:, :, start:end]), 2)
-            visible = readout_visible(content.length, end - start, shape.window, query_BQTd.device)
-            part = scores_to_values(query_BQTd[:, :, start:end], key, value, shape, visible, causal=False)
-            out_BTQd[:, start:end] = part.transpose(1, 2)
-        return out_BTQd
-
-
-@dataclass
-class TrainPass:
-    """A batch of equal-length readouts against padded contents: what training differentiates through.
-
-    keys/values are [B, G, C, d] per layer with `lengths_B` valid tokens in each row.
-    """
-
-    layers: Callable[[int], LayerState]
-    lengths_B: Tensor
-
-    def attend(self, layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
-        """Attend from all readouts to their padded contents at once."""
-        keys, values = self.layers(layer)
-        padded, steps = keys.shape[2], query_BQTd.shape[2]
-        place = torch.arange(padded, device=keys.device)
-        step = torch.arange(steps, device=keys.device)
-        seen = place < self.lengths_B[:, None, None]
-        own = (step[None, :] <= step[:, None]).expand(len(self.lengths_B), steps, steps)
-        if shape.window is not None:
-            distance = self.lengths_B[:, None, None] + step[None, :, None] - place
-            seen = seen & (distance < shape.window)
-            own = own & (step[:, None] - step[None, :] < shape.window)
-        visible = torch.cat((seen.expand(-1, steps, -1), own), 2)[:, None]
-        return two_part_attention(query_BQTd, (keys, values), (key_BGTd, value_BGTd), shape, visible).transpose(1, 2)
-
-
-def two_part_attention(query: Tensor, content: LayerState, own: LayerState, shape: Shape, visible: Tensor) -> Tensor:
-    """Attention over content and own keys without joining them, so that frozen contents cost no gradient.
-
-    query [B, Q, S, d]; content and own keys and values [B, G, C or S, d]; visible [B, 1, S, C + S].
-    """
-    repeat = query.shape[1] // own[0].shape[1]
-    if repeat > 1:
-        content = (content[0].repeat_interleave(repeat, 1), content[1].repeat_interleave(repeat, 1))
-        own = (own[0].repeat_interleave(repeat, 1), own[1].repeat_interleave(repeat, 1))
-    query = query * shape.scale
-    scores = torch.cat((query @ content[0].transpose(-1, -2), query @ own[0].transpose(-1, -2)), -1)
-    if shape.softcap is not None:
-        scores = torch.tanh(scores / shape.softcap) * shape.softcap
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
-    over_content, over_own = weights.split([content[0].shape[2], own[0].shape[2]], -1)
-    joined: Tensor = over_content @ content[1] + over_own @ own[1]
-    return joined
-
-
-def readout_visible(content: int, steps: int, window: int | None, device: torch.device) -> Tensor:
-    """Boolean [steps, content + steps]: a readout token sees the content and the readout up to itself, within the window."""
-    visible = torch.ones(steps, content + steps, dtype=torch.bool, device=device).tril(content)
-    if window is not None:
-        visible = visible.triu(content + 1 - window)
-    return visible
-
-
-def _with_padding(parts: list[Tensor], query_BQTd: Tensor) -> Tensor:
-    """Join attended segments [1, Q, n, d] into [1, T, Q, d], with zeros for the padding rows at the end of the pack."""
-    missing = query_BQTd.shape[2] - sum(part.shape[2] for part in parts)
-    if missing:
-        parts = [*parts, query_BQTd.new_zeros(1, query_BQTd.shape[1], missing, query_BQTd.shape[3])]
-    return torch.cat(parts, 2).transpose(1, 2)

@@ -2,7 +2,7 @@
 
 One interface for the embedded default and for any decoder in the Hugging Face layout. Knows nothing of text, fields or metrics.
 
-Rows of every pack are padded to a multiple of `ROWS`: matrix libraries pick another summation order for very few rows, and with
+Rows of every pack are padded to a multiple of `TILE`: matrix libraries pick another summation order for very few rows, and with
 the padding a row's result does not depend on what it is packed with (docs/design/0003, tested).
 
 Tensors: T packed tokens, D width, L labels, B batch, S readout tokens, C content tokens.
@@ -17,12 +17,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from snapjudge.model.adapter import Adapter, AdapterRows, adapt_linears
-from snapjudge.model.attention import ContentState, EncodePass, LayerState, Pass, ReadPass, Switch, TrainPass
+from snapjudge.errors import BackboneUnsupported
+from snapjudge.model.adapter import Adapter, AdapterRows, Owned, adapt_linears
+from snapjudge.model.attention import TILE, ContentState, LayerState, Pass, Switch
+from snapjudge.model.passes import ContentReads, NewContent, StepPass
 from snapjudge.model.readout import Readout, join_words
 from snapjudge.model.tokens import Ids, TextTokens
+from snapjudge.model.training_passes import EncodePass, TrainPass
 
-ROWS = 16
 ContentMask = Literal["causal", "bidirectional"]
 
 
@@ -42,12 +44,30 @@ class PromptStyle:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One readout to read against one content under one adapter."""
+class NewTokens:
+    """The next tokens of a content: all of it, or what follows a state at hand."""
 
-    content: ContentState
+    ids: Ids
+    past: ContentState | None = None
+    adapter: Adapter | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One readout to read under one adapter against one content: a state at hand, or a content of the same step by its index."""
+
+    content: ContentState | int
     readout: Readout
     adapter: Adapter | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step gives: of each content the state of its new tokens and, where wanted, its mean hidden state; of each ask its label logits [L]."""
+
+    states: list[ContentState]
+    summaries: list[Tensor]
+    logits: list[Tensor]
 
 
 class Backbone:
@@ -59,6 +79,7 @@ class Backbone:
         head_VD: output embedding; only the rows of answer tokens are ever multiplied. `head_bias_V` its bias, if any.
         softcap: final logit soft cap (Gemma 2), if any; `logit_scale` a constant factor on logits (Cohere, Granite).
         positions: how many positions the model has; content and readout share them.
+        depth: how many attention layers it has.
     """
 
     def __init__(
@@ -72,6 +93,7 @@ class Backbone:
         tokens: TextTokens,
         content_mask: ContentMask,
         positions: int,
+        depth: int,
         switch: Switch,
         style: PromptStyle,
         head_bias_V: Tensor | None = None,
@@ -81,7 +103,7 @@ class Backbone:
     ) -> None:
         self.name, self.digest, self.tokens, self.style = name, digest, tokens, style
         self.content_mask: ContentMask = content_mask
-        self.positions = positions
+        self.positions, self.depth = positions, depth
         self.switch = switch
         self._forward, self._head_VD, self._head_bias_V = forward, head_VD, head_bias_V
         self._softcap, self._logit_scale = softcap, logit_scale
@@ -105,51 +127,72 @@ class Backbone:
         """How many tokens a readout may have: the same for every metric, so that windows never depend on one."""
         return min(256, max(16, self.positions // 8))
 
+    def step(self, contents: Sequence[NewTokens], asks: Sequence[Ask], *, summaries: bool = False) -> Step:
+        """One pass over new tokens of contents and readouts of any judges, whatever their adapters and lengths.
+
+        Args:
+            asks: each against one of the step's contents, by index, or against a state at hand.
+            summaries: whether the contents' mean hidden states are wanted; they cost the last layer of every content token.
+        """
+        pack = _Pack(contents, asks, self.device)
+        one = StepPass(
+            contents=pack.contents,
+            reads=pack.reads,
+            equal=pack.equal,
+            reads_from=pack.reads_from,
+            reads_to=pack.reads_to,
+            causal=self.content_mask == "causal",
+            depth=self.depth,
+            keep_contents=summaries,
+            switch=self.switch,
+        )
+        with torch.inference_mode():
+            hidden_TD = self._run(one, pack.ids, pack.places, pack.total, owners=pack.owners)
+            logits: list[Tensor] = [torch.empty(0)] * len(asks)
+            for index, row in pack.last_rows.items():
+                logits[index] = self.label_logits(hidden_TD[row : row + 1], asks[index].readout)[0]
+        rows = [slice(span.start, span.end) for span in pack.contents]
+        states = [ContentState([(keys[:, own], values[:, own]) for keys, values in one.captured], own.stop - own.start) for own in rows]
+        return Step(states, [hidden_TD[own].float().mean(0) for own in rows] if summaries else [], logits)
+
     def encode(self, contents: Sequence[Ids], adapter: Adapter | None = None) -> list[ContentState]:
-        """Content states of token id sequences, computed in one pass. Differentiable in `adapter` where gradients are on."""
+        """Content states of token id sequences, computed in one pass."""
+        return self.step([NewTokens(ids, adapter=adapter) for ids in contents], []).states
+
+    def append(self, state: ContentState, ids: Ids, adapter: Adapter | None = None) -> ContentState:
+        """The state of a content that goes on: only the new tokens are computed. Streaming and sessions are built on it.
+
+        Raises:
+            BackboneUnsupported: the backbone's tokens see what comes after them, so that nothing computed before stays valid.
+        """
+        if self.content_mask != "causal":
+            raise BackboneUnsupported(
+                f"{self.name} reads contents in both directions and cannot append", hint="encode the whole content, or use a causal backbone"
+            )
+        (new,) = self.step([NewTokens(ids, state, adapter)], []).states
+        pairs = zip(state.layers, new.layers, strict=True)
+        layers = [(torch.cat((old[0], more[0]), 1), torch.cat((old[1], more[1]), 1)) for old, more in pairs]
+        return ContentState(layers, state.length + len(ids))
+
+    def read(self, asks: Sequence[Ask]) -> list[Tensor]:
+        """Label logits [L] in float32 of every ask against states at hand, computed in one pass, in the order asked."""
+        return self.step([], asks).logits
+
+    def encode_for_training(self, contents: Sequence[Ids], adapter: Adapter) -> list[ContentState]:
+        """Content states under an adapter on every token, differentiable in it."""
         segments, total = _segments([len(ids) for ids in contents])
         one = EncodePass(segments, causal=self.content_mask == "causal")
         ids = [i for content in contents for i in content]
         places = [place for content in contents for place in range(len(content))]
-        hidden_TD = self._run(one, ids, places, total, (AdapterRows(adapter, total),))
-        states = []
-        for start, end in segments:
-            layers = tuple((keys[:, start:end], values[:, start:end]) for keys, values in one.captured)
-            states.append(ContentState(layers, hidden_TD[start:end].detach().float().mean(0)))
-        return states
-
-    def read(self, asks: Sequence[Ask]) -> list[Tensor]:
-        """Label logits [L] in float32 of every ask, computed in one pass, in the order asked."""
-        order = _by_adapter(asks)
-        ids: list[int] = []
-        places: list[int] = []
-        segments: list[tuple[int, int]] = []
-        owners: list[AdapterRows] = []
-        for group in order:
-            begin = len(ids)
-            for index in group:
-                ask = asks[index]
-                segments.append((len(ids), len(ids) + len(ask.readout.token_ids)))
-                ids += ask.readout.token_ids
-                places += range(ask.content.length, ask.content.length + len(ask.readout.token_ids))
-            padding = -(len(ids) - begin) % ROWS
-            ids += [0] * padding
-            places += [0] * padding
-            owners.append(AdapterRows(asks[group[0]].adapter, len(ids) - begin))
-        flat = [index for group in order for index in group]
-        one = ReadPass(segments, [asks[index].content for index in flat])
-        hidden_TD = self._run(one, ids, places, len(ids), tuple(owners))
-        logits: list[Tensor] = [torch.empty(0)] * len(asks)
-        for index, (_, end) in zip(flat, segments, strict=True):
-            logits[index] = self.label_logits(hidden_TD[end - 1 : end], asks[index].readout)[0]
-        return logits
+        self._run(one, ids, places, total, trained=adapter)
+        return [ContentState([(keys[:, start:end], values[:, start:end]) for keys, values in one.captured], end - start) for start, end in segments]
 
     def read_batch(self, layers: Callable[[int], LayerState], lengths_B: Tensor, readout: Readout, adapter: Adapter) -> Tensor:
         """Label logits [B, L] of one readout against B padded contents: the differentiable form that training uses."""
         batch, steps = len(lengths_B), len(readout.token_ids)
         ids_BS = torch.tensor(readout.token_ids, device=self.device).expand(batch, steps)
         places_BS = lengths_B[:, None] + torch.arange(steps, device=self.device)
-        with self._pass(TrainPass(layers, lengths_B), (AdapterRows(adapter, batch * steps),)):
+        with self._pass(TrainPass(layers, lengths_B), trained=adapter):
             hidden_BSD = self._forward(ids_BS, places_BS)
         return self.label_logits(hidden_BSD[:, -1], readout)
 
@@ -164,23 +207,23 @@ class Backbone:
             logits_BR = torch.tanh(logits_BR / self._softcap) * self._softcap
         return join_words(logits_BR, [len(label) for label in readout.label_tokens])
 
-    def _run(self, one: Pass, ids: list[int], places: list[int], total: int, owners: tuple[AdapterRows, ...]) -> Tensor:
+    def _run(self, one: Pass, ids: list[int], places: list[int], total: int, *, owners: Sequence[AdapterRows] = (), trained: Adapter | None = None) -> Tensor:
         """One packed forward pass over `total` rows; returns hidden states [T, D]."""
         padding = [0] * (total - len(ids))
         ids_1T = torch.tensor([ids + padding], device=self.device)
         places_1T = torch.tensor([places + padding], device=self.device)
-        with self._pass(one, owners):
+        with self._pass(one, owners=owners, trained=trained):
             return self._forward(ids_1T, places_1T)[0]
 
     @contextmanager
-    def _pass(self, one: Pass, owners: tuple[AdapterRows, ...]) -> Iterator[None]:
+    def _pass(self, one: Pass, *, owners: Sequence[AdapterRows] = (), trained: Adapter | None = None) -> Iterator[None]:
         with self._lock:  # threads take turns: the modules find the pass on the switch
             assert self.switch.current is None, "a pass inside a pass"
-            self.switch.current, self.switch.adapters = one, owners
+            self.switch.current, self.switch.adapters, self.switch.trained = one, owners, trained
             try:
                 yield
             finally:
-                self.switch.current, self.switch.adapters = None, ()
+                self.switch.reset()
 
 
 def _segments(lengths: Sequence[int]) -> tuple[list[tuple[int, int]], int]:
@@ -189,12 +232,84 @@ def _segments(lengths: Sequence[int]) -> tuple[list[tuple[int, int]], int]:
     for length in lengths:
         segments.append((at, at + length))
         at += length
-    return segments, at + (-at % ROWS)
+    return segments, at + (-at % TILE)
 
 
-def _by_adapter(asks: Sequence[Ask]) -> list[list[int]]:
-    """Indices of the asks grouped by adapter, groups in order of first appearance."""
-    groups: dict[int, list[int]] = {}
-    for index, ask in enumerate(asks):
-        groups.setdefault(id(ask.adapter), []).append(index)
-    return list(groups.values())
+class _Pack:
+    """Where everything of a step lies: contents first, then readouts by length and adapter, then padding.
+
+    The padding makes the rows of every product a multiple of TILE.
+    """
+
+    def __init__(self, contents: Sequence[NewTokens], asks: Sequence[Ask], device: torch.device) -> None:
+        self.ids: list[int] = []
+        self.places: list[int] = []
+        self.contents: list[NewContent] = []
+        owners: list[Owned] = []
+        for one in contents:
+            span = NewContent(len(self.ids), len(self.ids) + len(one.ids), one.past)
+            self.ids += one.ids
+            self.places += range(span.before, span.length)
+            self.contents.append(span)
+            if one.adapter is not None:
+                _own(owners, one.adapter, span.start, len(one.ids))
+        self.reads_from, of_contents = len(self.ids), owners
+        owners = []
+        self.last_rows: dict[int, int] = {}
+        self.equal: list[tuple[int, int]] = []
+        of_content: dict[int, tuple[int | ContentState, list[int], list[int]]] = {}
+        for index in sorted(range(len(asks)), key=lambda index: _place(asks[index])):
+            ask = asks[index]
+            size, start = len(ask.readout.token_ids), len(self.ids)
+            length = self._length(ask.content)
+            self.ids += ask.readout.token_ids
+            self.places += range(length, length + size)
+            self.last_rows[index] = len(self.ids) - 1
+            known = self.equal[-1] if self.equal and self.equal[-1][1] == size else None
+            self.equal[len(self.equal) - (known is not None) :] = [((known[0] if known else 0) + 1, size)]
+            key = ask.content if isinstance(ask.content, int) else id(ask.content) + len(contents)
+            _, rows, offsets = of_content.setdefault(key, (ask.content, [], []))
+            rows += range(start - self.reads_from, len(self.ids) - self.reads_from)
+            offsets += range(size)
+            if ask.adapter is not None:
+                _own(owners, ask.adapter, start, size)
+        self.reads_to = len(self.ids)
+        self.reads = [
+            ContentReads(content, self._length(content), _span(rows, device), torch.tensor(offsets, device=device))
+            for content, rows, offsets in of_content.values()
+        ]
+        self.owners = [*_batched(of_contents, device), *_batched(owners, device)]
+        self.total = len(self.ids) + -len(self.ids) % TILE
+
+    def _length(self, content: int | ContentState) -> int:
+        return self.contents[content].length if isinstance(content, int) else content.length
+
+
+def _place(ask: Ask) -> tuple[int, int, int, int]:
+    """Readouts of a length side by side, in them those of a rank, in them the adapters of a slab in their order."""
+    adapter, size = ask.adapter, len(ask.readout.token_ids)
+    return (size, 0, 0, 0) if adapter is None else (size, adapter.rank, id(adapter.slab or adapter), adapter.slot)
+
+
+def _own(owners: list[Owned], adapter: Adapter, start: int, rows: int) -> None:
+    """Note that an adapter owns the next rows, together with those right before them if they are its own too."""
+    last = owners[-1] if owners else None
+    if last is not None and last.adapter is adapter and last.start + last.rows == start:
+        owners[-1] = Owned(adapter, last.start, last.rows + rows)
+    else:
+        owners.append(Owned(adapter, start, rows))
+
+
+def _batched(owners: Sequence[Owned], device: torch.device) -> list[AdapterRows]:
+    """One batched product for all adapters of a rank."""
+    by_rank: dict[int, list[Owned]] = {}
+    for owner in owners:
+        by_rank.setdefault(-(-owner.adapter.rank // TILE), []).append(owner)
+    return [AdapterRows.of(some, device) for some in by_rank.values()]
+
+
+def _span(rows: list[int], device: torch.device) -> slice | Tensor:
+    """Rows as a slice where they lie side by side."""
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)

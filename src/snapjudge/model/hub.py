@@ -93,6 +93,7 @@ def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[st
         tokens=tokens,
         content_mask=ours["content_mask"],
         positions=config["max_position_embeddings"],
+        depth=config["num_hidden_layers"],
         switch=switch,
         style=PromptStyle(open=ours["open"], close="", after_field=(tokens.control(ours["after_field"]),), readout=ours["readout"]),
     )
@@ -147,6 +148,7 @@ def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
         tokens=tokens,
         content_mask="causal",
         positions=_positions(config),
+        depth=int(config.num_hidden_layers),
         switch=switch,
         style=PromptStyle(),
         skip=head,

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from snapjudge.core.metric import Metric
 from snapjudge.model.adapter import Adapter
-from snapjudge.model.backbone import Ask, Backbone
+from snapjudge.model.attention import ContentState
+from snapjudge.model.backbone import Ask, Backbone, NewTokens
 from snapjudge.model.prompt import Content
 from snapjudge.model.readout import Readout, combine
 from snapjudge.model.tokens import Ids
@@ -80,20 +81,24 @@ def _read_step(backbone: Backbone, step: Sequence[Work]) -> list[list[Reading]]:
     logits: dict[tuple[Ids, int], torch.Tensor] = {}
     for adapter, windows in wanted.values():
         for pack in _packs(list(windows)):
-            states = dict(zip(pack, backbone.encode(pack, adapter), strict=True))
-            pairs = [(window, question) for window in pack for question in windows[window].values()]
+            contents = [NewTokens(window, adapter=adapter) for window in pack]
+            pairs = [(at, question) for at, window in enumerate(pack) for question in windows[window].values()]
+            states: Sequence[ContentState] = ()
             for some in _bounded(pairs):
-                asks = [Ask(states[window], question.readout, question.adapter) for window, question in some]
-                for (window, question), found in zip(some, backbone.read(asks), strict=True):
-                    logits[window, id(question)] = found
+                first = not states
+                asks = [Ask(at if first else states[at], question.readout, question.adapter) for at, question in some]
+                step_done = backbone.step(contents if first else (), asks)
+                states = states or step_done.states
+                for (at, question), found in zip(some, step_done.logits, strict=True):
+                    logits[pack[at], id(question)] = found
     return [
         [_reading(content, question, [logits[window, id(question)] for window in content.windows]) for question in questions] for content, questions in step
     ]
 
 
-def _bounded(pairs: list[tuple[Ids, Question]]) -> Iterator[list[tuple[Ids, Question]]]:
+def _bounded(pairs: list[tuple[int, Question]]) -> Iterator[list[tuple[int, Question]]]:
     """Readouts in groups of at most STEP_TOKENS tokens."""
-    some: list[tuple[Ids, Question]] = []
+    some: list[tuple[int, Question]] = []
     tokens = 0
     for pair in pairs:
         size = len(pair[1].readout.token_ids)
@@ -128,7 +133,7 @@ def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch
     """The frozen embedding [D] of each content, in order."""
     for step in _steps(((content, ()) for content in contents), STEP_TOKENS):
         windows = [window for content, _ in step for window in content.windows]
-        found = iter([state.summary_D for pack in _packs(windows) for state in backbone.encode(pack)])
+        found = iter([summary for pack in _packs(windows) for summary in backbone.step([NewTokens(ids) for ids in pack], [], summaries=True).summaries])
         for content, _ in step:
             yield embedding(torch.stack([next(found) for _ in content.windows]))
 

@@ -131,7 +131,7 @@ class ContentStore:
 
 def padded_states(states: Sequence[ContentState]) -> tuple[Callable[[int], LayerState], Tensor]:
     """The same form from states that carry gradients: for adapters that act on the content too."""
-    lengths_B = torch.tensor([state.length for state in states], device=states[0].summary_D.device)
+    lengths_B = torch.tensor([state.length for state in states], device=states[0].layers[0][0].device)
 
     def pad(tensors: list[Tensor]) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence([tensor.transpose(0, 1) for tensor in tensors], batch_first=True).transpose(1, 2)

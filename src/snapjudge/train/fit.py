@@ -22,7 +22,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
-from snapjudge.model.backbone import Backbone
+from snapjudge.model.backbone import Backbone, NewTokens
 from snapjudge.model.reading import STEP_TOKENS, Question, embedding, read_contents
 from snapjudge.model.readout import Readout, combine
 from snapjudge.train.checkpoint import load_state, save_state
@@ -188,7 +188,7 @@ class _Fit:
             layers, lengths_R = self.store.batch([read for index in part for read in self.reads[index]])
         else:
             windows = [window for index in part for window in self.data.contents[index].windows]
-            layers, lengths_R = padded_states(self.backbone.encode(windows, self.adapter))
+            layers, lengths_R = padded_states(self.backbone.encode_for_training(windows, self.adapter))
         logits_RL = self.backbone.read_batch(layers, lengths_R, self.readout, self.adapter)
         counts = [len(self.data.contents[index].windows) for index in part]
         if max(counts) == 1:
@@ -248,8 +248,9 @@ class _Fit:
             pack.append(window)
             if sum(map(len, pack)) + (len(windows[at + 1]) if at + 1 < len(windows) else STEP_TOKENS) > STEP_TOKENS:
                 with torch.inference_mode():
-                    for state in self.backbone.encode(pack):
-                        summaries_WD[done], done = state.summary_D, self.store.add(state) + 1
+                    step = self.backbone.step([NewTokens(ids) for ids in pack], [], summaries=True)
+                    for state, summary_D in zip(step.states, step.summaries, strict=True):
+                        summaries_WD[done], done = summary_D, self.store.add(state) + 1
                 self.progress.advance(len(pack), f"{self.store.memory_bytes / 2**30:.2f} GiB in memory, {self.store.file_bytes / 2**30:.2f} on disk")
                 pack = []
                 if self.stop():

@@ -1,0 +1,312 @@
+"""Content states kept by token prefix, in blocks within a byte budget: least recently used out first, never one in use.
+
+Causal backbones share every common prefix, token by token; bidirectional ones share whole contents only. A `space` keeps apart what was
+computed under different adapters. Knows token ids and tensors; nothing of text, requests or time.
+
+Tensors: G key heads, d head width, C content tokens, N new tokens, P rows of the pool.
+"""
+
+import heapq
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snapjudge.model.attention import LayerState
+from snapjudge.model.tokens import Ids
+
+BLOCK = 16  # tokens
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Tokens asked for and found, bytes in use and allowed, blocks put out."""
+
+    tokens_asked: int
+    tokens_found: int
+    bytes_used: int
+    bytes_budget: int
+    blocks_evicted: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of all content tokens that did not have to be computed."""
+        return self.tokens_found / max(1, self.tokens_asked)
+
+
+@dataclass(eq=False)
+class _Node:
+    """Some tokens that follow a parent's: a block of a causal content, or the whole of a bidirectional one."""
+
+    number: int
+    parent: "_Node | None"
+    tokens: Ids
+    slots: tuple[int, ...]
+    children: dict[Ids, "_Node"] = field(default_factory=dict)
+    pins: int = 0
+    used: int = 0
+
+    @property
+    def evictable(self) -> bool:
+        return self.parent is not None and not self.children and not self.pins
+
+
+class ContentCache:
+    """The pool of blocks and the tree of token prefixes over it. For one thread.
+
+    Args:
+        layers: (key heads, key width, value width) of every layer.
+        prefix: whether a content's beginning is worth keeping on its own (causal backbones).
+        budget: bytes of the pool.
+        longest: tokens of the longest content; room for one of these is kept, whatever the budget.
+    """
+
+    def __init__(self, layers: Sequence[tuple[int, int, int]], *, prefix: bool, budget: int, longest: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.prefix = prefix
+        self.block_bytes = sum(heads * (key + value) for heads, key, value in layers) * BLOCK * dtype.itemsize
+        blocks = max(budget // self.block_bytes, -(-longest // BLOCK))
+        rows = blocks * BLOCK
+        self._pool = [
+            (torch.empty(rows, heads, key, dtype=dtype, device=device), torch.empty(rows, heads, value, dtype=dtype, device=device))
+            for heads, key, value in layers
+        ]
+        self._free = np.ones(blocks, dtype=bool)
+        self._roots: dict[Hashable, _Node] = {}
+        self._leaves: list[tuple[int, int, _Node]] = []  # a heap by last use; stale entries are skipped
+        self._clock = 0
+        self._asked = self._found = self._evicted = 0
+        self.changed: set[int] = set()  # nodes under which something came or went, since the caller last cleared it
+
+    @property
+    def stats(self) -> CacheStats:
+        """What it did so far."""
+        used = int((~self._free).sum()) * self.block_bytes
+        return CacheStats(self._asked, self._found, used, len(self._free) * self.block_bytes, self._evicted)
+
+    def match(self, space: Hashable, ids: Ids) -> tuple[int, int]:
+        """How many leading tokens are at hand, and the number of the node where the tree was left (for `changed`)."""
+        node, tokens = self._walk(space, ids)
+        extra = len(_common(self._nearest(node, ids[tokens:])[0], ids[tokens:])) if self.prefix else 0
+        return tokens + extra, node.number
+
+    def hold(self, space: Hashable, ids: Ids) -> "Lease | None":
+        """Pin what is at hand of a content and set blocks aside for the rest; None where there is no room for now."""
+        node, tokens = self._walk(space, ids)
+        self._pin(node)
+        rest = ids[tokens:]
+        fresh = self._allocate(-(-len(rest) // BLOCK))
+        if fresh is None:
+            self._unpin(node)
+            return None
+        lease = Lease(self, space, ids, node, tokens, fresh)
+        if self.prefix and rest:
+            near, slots = self._nearest(node, rest)
+            common = len(_common(near, rest))
+            if common:
+                self._copy(slots[0], fresh[0], common)
+                lease.cached = lease.done = tokens + common
+        self._asked += len(ids)
+        self._found += lease.cached
+        return lease
+
+    def drop(self, space: Hashable) -> None:
+        """Forget everything of a space that is not in use, such as that of an adapter that was replaced."""
+        root = self._roots.get(space)
+        if root is None:
+            return
+        for node in list(_below(root)):
+            if node.evictable:
+                self._remove(node)
+        if not root.children:
+            del self._roots[space]
+
+    def _root(self, space: Hashable) -> _Node:
+        if space not in self._roots:
+            self._roots[space] = self._node(None, (), ())
+        return self._roots[space]
+
+    def _node(self, parent: _Node | None, tokens: Ids, slots: tuple[int, ...]) -> _Node:
+        self._clock += 1
+        return _Node(self._clock, parent, tokens, slots, used=self._clock)
+
+    def _walk(self, space: Hashable, ids: Ids) -> tuple[_Node, int]:
+        """The deepest node all of whose tokens lead the content, and how many tokens that is."""
+        node, at = self._root(space), 0
+        while at < len(ids):
+            following = node.children.get(ids[at : at + BLOCK] if self.prefix else ids)
+            if following is None:
+                break
+            node, at = following, at + len(following.tokens)
+        return node, at
+
+    def _nearest(self, node: _Node, rest: Ids) -> tuple[Ids, tuple[int, ...]]:
+        """The child that shares most leading tokens with the rest."""
+        best: tuple[Ids, tuple[int, ...]] = ((), ())
+        for child in node.children.values():
+            if rest and child.tokens[0] == rest[0] and len(_common(child.tokens, rest)) > len(_common(best[0], rest)):
+                best = child.tokens, child.slots
+        return best
+
+    def _pin(self, node: _Node) -> None:
+        node.pins += 1
+        self._touch(node)
+
+    def _unpin(self, node: _Node) -> None:
+        node.pins -= 1
+        self._touch(node)
+        self._offer(node)
+
+    def _touch(self, node: _Node | None) -> None:
+        self._clock += 1
+        while node is not None:
+            node.used = self._clock
+            node = node.parent
+
+    def _offer(self, node: _Node) -> None:
+        if not node.evictable:
+            return
+        heapq.heappush(self._leaves, (node.used, node.number, node))
+        if len(self._leaves) > 2 * int((~self._free).sum()) + 64:  # mostly stale
+            self._leaves = [entry for entry in self._leaves if entry[2].evictable and entry[0] == entry[2].used]
+            heapq.heapify(self._leaves)
+
+    def _allocate(self, count: int) -> tuple[int, ...] | None:
+        """Free blocks, side by side where there are such; others are put out to make room."""
+        while int(self._free.sum()) < count:
+            if not self._evict():
+                return None
+        free = np.flatnonzero(self._free)
+        runs = np.flatnonzero(free[count - 1 :] - free[: len(free) - count + 1] == count - 1) if count else free[:0]
+        first = int(runs[0]) if len(runs) else 0
+        chosen = tuple(int(slot) for slot in free[first : first + count])
+        self._free[list(chosen)] = False
+        return chosen
+
+    def _evict(self) -> bool:
+        while self._leaves:
+            used, _, node = heapq.heappop(self._leaves)
+            if node.evictable and node.used == used and node.slots:
+                self._remove(node)
+                self._evicted += len(node.slots)
+                return True
+        return False
+
+    def _remove(self, node: _Node) -> None:
+        assert node.parent is not None
+        assert not node.pins
+        parent = node.parent
+        del parent.children[node.tokens]
+        self._free[list(node.slots)] = True
+        self.changed |= {node.number, parent.number}
+        node.parent = None
+        self._offer(parent)
+
+    def _copy(self, source: int, target: int, rows: int) -> None:
+        for keys, values in self._pool:
+            for part in (keys, values):
+                part[target * BLOCK : target * BLOCK + rows] = part[source * BLOCK : source * BLOCK + rows]
+
+    def rows(self, slots: Sequence[int], start: int, end: int) -> slice | Tensor:
+        """The pool rows of tokens start..end of a content laid out in blocks: a slice where they lie side by side."""
+        used = slots[start // BLOCK : -(-end // BLOCK)]
+        if all(following - slot == 1 for slot, following in itertools.pairwise(used)):
+            first = used[0] * BLOCK + start % BLOCK if used else 0
+            return slice(first, first + end - start)
+        index = [slots[token // BLOCK] * BLOCK + token % BLOCK for token in range(start, end)]
+        return torch.tensor(index, device=self._pool[0][0].device)
+
+    def read(self, layer: int, rows: slice | Tensor) -> LayerState:
+        """Keys and values [G, C, d] of some rows of one layer; views where the rows lie side by side."""
+        keys, values = self._pool[layer]
+        return keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
+
+    def write(self, layers: Sequence[LayerState], rows: slice | Tensor) -> None:
+        """Put keys and values [G, N, d] of every layer into some rows."""
+        for (keys, values), (new_keys, new_values) in zip(self._pool, layers, strict=True):
+            keys[rows] = new_keys.transpose(0, 1).to(keys.dtype)
+            values[rows] = new_values.transpose(0, 1).to(values.dtype)
+
+    def commit(self, lease: "Lease") -> None:
+        """Make what a lease has computed findable, give back what it has not used, unpin."""
+        node, at = lease.node, lease.start
+        whole = lease.done == len(lease.ids)
+        fresh = list(lease.fresh)
+        pieces = [lease.ids[i : i + BLOCK] for i in range(at, lease.done, BLOCK)] if self.prefix else [lease.ids] * (whole and at == 0)
+        pieces = [piece if i + 1 < len(pieces) or not self.prefix else lease.ids[at + i * BLOCK : lease.done] for i, piece in enumerate(pieces)]
+        for piece in pieces:
+            if not piece:
+                continue
+            count = -(-len(piece) // BLOCK)
+            slots, fresh = tuple(fresh[:count]), fresh[count:]
+            known = node.children.get(piece)
+            if known is not None:  # another content of the same step computed it too
+                self._free[list(slots)] = True
+                following = known
+            else:
+                following = self._node(node, piece, slots)
+                node.children[piece] = following
+                self.changed.add(node.number)
+            node = following
+        self._free[fresh] = True
+        self._touch(node)
+        self._offer(node)
+        self._unpin(lease.node)
+
+
+class Lease:
+    """One content in use: what is at hand of it pinned, room for the rest. Ends with `release`."""
+
+    def __init__(self, cache: ContentCache, space: Hashable, ids: Ids, node: _Node, start: int, fresh: tuple[int, ...]) -> None:
+        self.cache, self.space, self.ids, self.node = cache, space, ids, node
+        self.start, self.fresh = start, fresh
+        self.cached = self.done = start
+        path: list[int] = []
+        above: _Node | None = node
+        while above is not None:
+            path[:0] = above.slots
+            above = above.parent
+        self._slots = (*path, *fresh)
+
+    def layers(self, tokens: int) -> "CachedLayers":
+        """Keys and values of the first `tokens` tokens, layer by layer."""
+        assert tokens <= self.done
+        return CachedLayers(self.cache, self.cache.rows(self._slots, 0, tokens))
+
+    def write(self, layers: Sequence[LayerState]) -> None:
+        """Keep the next tokens' keys and values, [G, N, d] per layer."""
+        count = int(layers[0][0].shape[1])
+        self.cache.write(layers, self.cache.rows(self._slots, self.done, self.done + count))
+        self.done += count
+
+    def release(self) -> None:
+        """Leave what was computed to others."""
+        self.cache.commit(self)
+
+
+class CachedLayers(Sequence[LayerState]):
+    """Reads one layer at a time from the pool, as a content state's `layers` are read."""
+
+    def __init__(self, cache: ContentCache, rows: slice | Tensor) -> None:
+        self._cache, self._rows = cache, rows
+
+    def __len__(self) -> int:
+        return len(self._cache._pool)
+
+    def __getitem__(self, layer: int) -> LayerState:  # type: ignore[override]
+        return self._cache.read(layer, self._rows)
+
+
+def _common(first: Ids, second: Ids) -> Ids:
+    """The leading tokens both share."""
+    count = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    return first[:count]
+
+
+def _below(node: _Node) -> Iterator[_Node]:
+    """All nodes under one, deepest first."""
+    for child in list(node.children.values()):
+        yield from _below(child)
+        yield child

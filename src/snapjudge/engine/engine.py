@@ -1,0 +1,494 @@
+"""The engine: a queue, a thread, and steps of the backbone. Token ids, adapter names and a deadline in; label logits out.
+
+What runs next is decided in `plan`, what is kept in `cache`, where adapters lie in `adapters`; here they are put together, and every request gets
+its answer or its named error. Knows nothing of text, metrics or HTTP.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import torch
+
+from snapjudge.engine.adapters import AdapterPool, AdapterStats, Version
+from snapjudge.engine.cache import CacheStats, ContentCache, Lease
+from snapjudge.engine.plan import Limits, Share, Work, admit, next_step
+from snapjudge.errors import ContentTooLong, DeadlineMissed, EngineBusy, EngineClosed, EngineFailed, InputInvalid, OutOfMemory, SnapjudgeError
+from snapjudge.model.adapter import Adapter
+from snapjudge.model.attention import TILE, ContentState
+from snapjudge.model.backbone import Ask, Backbone, NewTokens, Step
+from snapjudge.model.readout import Readout
+from snapjudge.model.tokens import Ids
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One question about a content: the name of a loaded adapter (None: the bare backbone) and the readout."""
+
+    adapter: str | None
+    readout: Readout
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Label logits of every read, in the order asked, and what they took.
+
+    Args:
+        cached: content tokens that did not have to be computed, and `tokens` of all.
+        waited: seconds until the first step that worked on it; `seconds` from submission to the answer.
+    """
+
+    logits: tuple[tuple[float, ...], ...]
+    tokens: int
+    cached: int
+    waited: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A look at a running engine: what waits, what was done, the measured rate in tokens per second, cache and adapters."""
+
+    waiting: int
+    waiting_tokens: int
+    answered: int
+    refused: int
+    failed: int
+    steps: int
+    tokens: int
+    rate: float
+    cache: CacheStats
+    adapters: AdapterStats
+
+
+@dataclass(eq=False)
+class _Request:
+    """One submission: its future and what is still to come."""
+
+    future: "Future[Answer]"
+    arrived: float
+    logits: list[tuple[float, ...] | None]
+    jobs: int
+    tokens: int = 0
+    cached: int = 0
+    began: float | None = None
+
+
+@dataclass(eq=False)
+class _Job:
+    """The part of a request that reads one content state: all reads of readout scope together, each read of scope `all` by itself."""
+
+    number: int
+    request: _Request
+    ids: Ids
+    version: Version | None  # whose content it is
+    reads: list[tuple[int, Version | None, Readout]]
+    work: Work
+    node: int = 0  # where in the cache its match ended
+    lease: Lease | None = None
+
+    @property
+    def space(self) -> int | None:
+        return self.version.number if self.version is not None else None
+
+
+@dataclass
+class _Part:
+    """What a step does for one job."""
+
+    job: _Job
+    tokens: int
+    reads: list[tuple[int, Version | None, Readout]] = field(default_factory=list)
+
+
+class Engine:
+    """Runs requests in steps on one thread; everything else may be called from any thread.
+
+    Args:
+        cache_bytes: budget of the content cache; at least one content of full length always fits.
+        adapter_bytes: budget of the adapters on the device.
+        rate: tokens per second to expect before anything was measured.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        limits: Limits | None = None,
+        cache_bytes: int = 1 << 30,
+        adapter_bytes: int = 1 << 30,
+        rate: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.backbone, self.limits, self._clock = backbone, limits or Limits(), clock
+        self._rate = rate or _first_rate(backbone)
+        (probe,) = backbone.encode([(0,)])
+        layers = [(keys.shape[0], keys.shape[2], values.shape[2]) for keys, values in probe.layers]
+        causal = backbone.content_mask == "causal"
+        self._cache = ContentCache(layers, prefix=causal, budget=cache_bytes, longest=backbone.content_tokens, dtype=backbone.dtype, device=backbone.device)
+        self._adapters = AdapterPool(backbone.linears, budget=adapter_bytes, dtype=backbone.dtype, device=backbone.device)
+        self._jobs: dict[int, _Job] = {}
+        self._at_node: dict[int, set[int]] = {}
+        self._leases: dict[tuple[int | None, Ids], tuple[Lease, int]] = {}
+        self._numbers = itertools.count()
+        self._running = 0
+        self._answered = self._refused = self._failed = self._steps = self._tokens = 0
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._loop, name="snapjudge-engine", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def load(self, name: str, adapter: Adapter | Callable[[], Adapter], *, pinned: bool = False) -> None:
+        """Load an adapter, or replace the one of that name: running requests finish on the old weights, new ones get the new.
+
+        Raises:
+            AdapterInvalid: it does not fit the backbone; what was loaded before stays.
+        """
+        with self._wake:
+            self._forget(self._adapters.load(name, adapter, pinned=pinned))
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter; requests that hold it finish.
+
+        Raises:
+            AdapterUnknown.
+        """
+        with self._wake:
+            self._forget(self._adapters.unload(name))
+
+    def submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None = None) -> "Future[Answer]":
+        """Ask for the label logits of some reads of one content. The future can be cancelled until its last step runs.
+
+        Args:
+            deadline: seconds from now within which the answer is of use.
+
+        Raises:
+            EngineBusy: the queue is full or the deadline would be missed; with the seconds after which it would not.
+            AdapterUnknown, ContentTooLong, InputInvalid, EngineClosed.
+        """
+        self._check(content, reads)
+        with self._wake:
+            if self._closed:
+                raise EngineClosed("the engine is closed", hint="open a new one")
+            now = self._clock()
+            request = _Request(Future(), now, [None] * len(reads), 0, len(content))
+            jobs = self._jobs_of(request, tuple(content), reads, now, None if deadline is None else now + deadline)
+            waiting = [job.work for job in self._jobs.values()]
+            queued = sum(work.cost for work in waiting)
+            for job in jobs:
+                if refusal := admit(job.work, waiting, queued, self._running, now, self._rate, self.limits):
+                    self._refused += 1
+                    hint = "ask for a later deadline, or fewer judges" if refusal.retry_after is None else f"try again in {refusal.retry_after:.3f} s"
+                    raise EngineBusy(refusal.reason, hint=hint, retry_after=refusal.retry_after)
+                waiting.append(job.work)
+                queued += job.work.cost
+            for job in jobs:
+                self._take_in(job)
+            self._wake.notify()
+        return request.future
+
+    @property
+    def stats(self) -> EngineStats:
+        """What waits and what was done so far."""
+        with self._wake:
+            tokens = sum(job.work.cost for job in self._jobs.values())
+            done = self._answered, self._refused, self._failed, self._steps, self._tokens
+            return EngineStats(len(self._jobs), tokens, *done, self._rate, self._cache.stats, self._adapters.stats)
+
+    def close(self) -> None:
+        """Finish the running step; requests that wait get EngineClosed."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _check(self, content: Ids, reads: Sequence[Read]) -> None:
+        if not content:
+            raise InputInvalid("the content has no tokens", hint="send at least one token")
+        if not reads:
+            raise InputInvalid("nothing is asked of the content", hint="send at least one read")
+        if len(content) > self.backbone.content_tokens:
+            raise ContentTooLong(
+                f"the content has {len(content)} tokens and {self.backbone.name} reads {self.backbone.content_tokens}", hint="send it in windows"
+            )
+        for read in reads:
+            size = len(read.readout.token_ids)
+            if not size or not all(read.readout.label_tokens):
+                raise InputInvalid("a readout without tokens, or a label without answer tokens", hint="render the metric's readout for this backbone")
+            if size > self.backbone.readout_tokens:
+                raise InputInvalid(f"a readout of {size} tokens; {self.backbone.name} has room for {self.backbone.readout_tokens}", hint="shorten the question")
+
+    def _jobs_of(self, request: _Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None) -> list[_Job]:
+        """One job for all reads that share the content, one for each that reads it under its own adapter."""
+        by_space: dict[int | None, list[tuple[int, Version | None, Readout]]] = {}
+        for index, read in enumerate(reads):
+            version = self._adapters.find(read.adapter) if read.adapter is not None else None
+            by_space.setdefault(version.space if version is not None else None, []).append((index, version, read.readout))
+        jobs = []
+        for space, some in by_space.items():
+            number = next(self._numbers)
+            tokens, node = self._cache.match(space, content)
+            sizes = tuple(len(readout.token_ids) for _, _, readout in some)
+            work = Work(number, now, (space, content), len(content) - tokens, self._cache.prefix, sizes, deadline)
+            jobs.append(_Job(number, request, content, some[0][1] if space is not None else None, some, work, node))
+        request.jobs = len(jobs)
+        return jobs
+
+    def _take_in(self, job: _Job) -> None:
+        self._jobs[job.number] = job
+        self._at_node.setdefault(job.node, set()).add(job.number)
+        for _, version, _ in job.reads:
+            if version is not None:
+                self._adapters.hold(version)
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not self._closed:
+                    self._wake.wait()
+                if self._closed:
+                    for job in list(self._jobs.values()):
+                        self._end(job, EngineClosed("the engine was closed before this request's turn", hint="open a new one"))
+                    return
+                parts = self._plan()
+                self._running = sum(part.tokens + sum(len(readout.token_ids) for _, _, readout in part.reads) for part in parts)
+            if parts:
+                self._run(parts)
+            with self._wake:
+                self._running = 0
+
+    def _plan(self) -> list[_Part]:
+        """The next step's parts, their contents leased; requests that were cancelled or are too late are ended."""
+        now = self._clock()
+        for job in list(self._jobs.values()):
+            if job.request.future.cancelled() or job.request.future.done():
+                self._end(job, None)
+            elif job.work.deadline is not None and job.work.deadline < now:
+                late = now - job.work.deadline
+                self._end(job, DeadlineMissed(f"its turn came {late:.3f} s after its deadline", hint="ask for a later deadline"))
+        self._match_again()
+        parts: list[_Part] = []
+        computing: set[Lease] = set()
+        for share in next_step((job.work for job in self._jobs.values()), now, self._rate, self.limits):
+            part = self._part(share, computing)
+            if part is not None:
+                parts.append(part)
+        return parts
+
+    def _match_again(self) -> None:
+        """Where something came into the cache or left it, the works that stand there have a new cost."""
+        for node in self._cache.changed:
+            for number in self._at_node.pop(node, ()):
+                job = self._jobs.get(number)
+                if job is not None and job.lease is None:
+                    tokens, job.node = self._cache.match(job.space, job.ids)
+                    job.work = replace(job.work, tokens=len(job.ids) - tokens)
+                    self._at_node.setdefault(job.node, set()).add(number)
+        self._cache.changed.clear()
+
+    def _part(self, share: Share, computing: set[Lease]) -> _Part | None:
+        """What a share means for its job, its content leased; None while there is no room in the cache or another part computes the content.
+
+        The cache may have changed since the share was planned, by the leases of this very step: what is left is looked up again.
+        """
+        job = self._jobs[share.number]
+        if job.lease is None and not self._lease(job):
+            return None
+        lease = job.lease
+        assert lease is not None
+        left = len(job.ids) - lease.done
+        if lease in computing:
+            tokens = 0
+        else:
+            tokens = min(share.tokens, left) if self._cache.prefix else left
+            job.work = replace(job.work, tokens=left)
+        if tokens:
+            computing.add(lease)
+        whole = tokens == left or (lease in computing and not share.tokens)
+        if not tokens and not (whole and share.readouts):
+            return None
+        job.request.began = job.request.began or self._clock()
+        return _Part(job, tokens, job.reads[: share.readouts] if whole else [])
+
+    def _lease(self, job: _Job) -> bool:
+        """Give a job the lease of its content, its own or that of a job that computes the same."""
+        key = job.space, job.ids
+        lease, users = self._leases.get(key, (None, 0))
+        if lease is None:
+            lease = self._cache.hold(job.space, job.ids)
+            if lease is None:
+                return False
+        job.request.cached += lease.cached if not users else len(job.ids)
+        job.lease, self._leases[key] = lease, (lease, users + 1)
+        return True
+
+    def _run(self, parts: list[_Part]) -> None:
+        """Run a step; if it fails, its parts one by one, so that only the one at fault gets the error."""
+        began = self._clock()
+        try:
+            pieces, step = self._compute(parts)
+            flat = torch.cat(step.logits).tolist() if step.logits else []  # the step's one wait for the device
+        except (SnapjudgeError, RuntimeError, MemoryError) as error:
+            self._run_apart(parts, error)
+            return
+        for (lease, _), state in zip(pieces, step.states, strict=True):
+            lease.write(state.layers)
+        with self._wake:
+            self._settle(parts, flat, sum(tokens for _, tokens in pieces), began)
+
+    def _run_apart(self, parts: list[_Part], error: Exception) -> None:
+        """Run the parts of a step that failed by themselves; halves, where memory was short."""
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemory) or "not enough memory" in str(error)
+        if len(parts) > 1:
+            middle = len(parts) // 2
+            for some in (parts[:middle], parts[middle:]) if memory else [[part] for part in parts]:
+                self._run(some)
+            return
+        (part,) = parts
+        if memory and (halves := self._halves(part)):
+            for half in halves:
+                if part.job.number in self._jobs:
+                    self._run([half])
+            return
+        _log.exception("a step of one request failed", exc_info=error)
+        if isinstance(error, SnapjudgeError):
+            told = error
+        elif memory:
+            told = OutOfMemory(f"the request does not fit in memory even alone: {error}", hint="send a shorter content or ask fewer judges at once")
+        else:
+            told = EngineFailed(f"the device failed on this request: {error}", hint="try again; if it stays, restart the process")
+        with self._wake:
+            self._end(part.job, told)
+
+    def _halves(self, part: _Part) -> tuple[_Part, _Part] | None:
+        """One part as two smaller ones, if it can be divided."""
+        if len(part.reads) > 1:
+            middle = len(part.reads) // 2
+            return _Part(part.job, part.tokens, part.reads[:middle]), _Part(part.job, 0, part.reads[middle:])
+        if self._cache.prefix and part.tokens > TILE:
+            middle = part.tokens // 2
+            return _Part(part.job, middle), _Part(part.job, part.tokens - middle, part.reads)
+        return None
+
+    def _compute(self, parts: list[_Part]) -> tuple[list[tuple[Lease, int]], Step]:
+        """Put the parts in one pass of the backbone; also tells which leases it gave how many new tokens."""
+        with self._wake:
+            self._adapters.place(version for part in parts for version in _versions(part))
+        pieces: dict[Lease, tuple[int, int]] = {}  # index in the step, new tokens
+        contents: list[NewTokens] = []
+        asks: list[Ask] = []
+        for part in parts:
+            lease = part.job.lease
+            assert lease is not None
+            left = len(part.job.ids) - lease.done
+            tokens = part.tokens or (left if part.reads else 0)
+            if tokens and lease not in pieces:
+                past = ContentState(lease.layers(lease.done), lease.done) if lease.done else None
+                pieces[lease] = len(contents), tokens
+                contents.append(NewTokens(part.job.ids[lease.done : lease.done + tokens], past, _placed(part.job.version)))
+        for part in parts:
+            lease = part.job.lease
+            assert lease is not None
+            content = pieces[lease][0] if lease in pieces else ContentState(lease.layers(lease.done), lease.done)
+            asks += [Ask(content, readout, _placed(version)) for _, version, readout in part.reads]
+        return [(lease, tokens) for lease, (_, tokens) in pieces.items()], self.backbone.step(contents, asks)
+
+    def _settle(self, parts: list[_Part], flat: list[float], tokens: int, began: float) -> None:
+        """Hand out a step's logits and note what is left of its jobs."""
+        now, at = self._clock(), 0
+        for part in parts:
+            job = part.job
+            for index, _, readout in part.reads:
+                count = len(readout.label_tokens)
+                job.request.logits[index] = tuple(flat[at : at + count])
+                at, tokens = at + count, tokens + len(readout.token_ids)
+            job.reads = job.reads[len(part.reads) :]
+            for _, version, _ in part.reads:
+                if version is not None:
+                    self._forget(self._adapters.release(version))
+        for job in {part.job for part in parts}:
+            assert job.lease is not None
+            sizes = tuple(len(readout.token_ids) for _, _, readout in job.reads)
+            job.work = replace(job.work, tokens=len(job.ids) - job.lease.done, readouts=sizes)
+            if not job.reads:
+                self._end(job, None)
+        self._steps += 1
+        self._tokens += tokens
+        seconds = max(now - began, 1e-6)
+        share = min(1.0, tokens / self.limits.step_tokens) / 4
+        self._rate += share * (tokens / seconds - self._rate)
+
+    def _end(self, job: _Job, error: SnapjudgeError | None) -> None:
+        """Take a job out; the last job of a request answers it, an error answers it at once."""
+        self._jobs.pop(job.number, None)
+        standing = self._at_node.get(job.node, set())
+        standing.discard(job.number)
+        if not standing:
+            self._at_node.pop(job.node, None)
+        for _, version, _ in job.reads:
+            if version is not None:
+                self._forget(self._adapters.release(version))
+        self._give_back(job)
+        request, now = job.request, self._clock()
+        request.jobs -= 1
+        if request.future.done():
+            return
+        if error is not None:
+            self._failed += 1
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_exception(error)
+        elif not job.reads and not request.jobs and request.future.set_running_or_notify_cancel():
+            self._answered += 1
+            logits = tuple(one for one in request.logits if one is not None)
+            began = request.began or now
+            request.future.set_result(Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived))
+
+    def _give_back(self, job: _Job) -> None:
+        """Release a job's lease once nobody else computes with it."""
+        if job.lease is None:
+            return
+        key = job.space, job.ids
+        lease, users = self._leases[key]
+        if users > 1:
+            self._leases[key] = lease, users - 1
+        else:
+            del self._leases[key]
+            lease.release()
+        job.lease = None
+
+    def _forget(self, version: Version | None) -> None:
+        """Drop the contents that only a version which is gone could read."""
+        if version is not None and version.space is not None:
+            self._cache.drop(version.space)
+
+
+def _first_rate(backbone: Backbone) -> float:
+    """Tokens per second of a small encode, to have something to go by before the first step."""
+    ids = tuple([0] * min(128, backbone.content_tokens))
+    backbone.encode([ids])
+    began = time.perf_counter()
+    backbone.encode([ids])
+    return len(ids) / (time.perf_counter() - began)
+
+
+def _versions(part: _Part) -> list[Version]:
+    """The adapters a part needs on the device."""
+    return [version for version in (part.job.version, *(version for _, version, _ in part.reads)) if version is not None]
+
+
+def _placed(version: Version | None) -> Adapter | None:
+    """A version's weights on the device."""
+    return version.placed if version is not None else None

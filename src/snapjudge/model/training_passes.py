@@ -1,0 +1,107 @@
+"""The passes training differentiates through: contents packed for adapters on every token, and readouts against padded contents.
+
+Scoring goes through `model.passes`; the contract suite holds both to the same logits.
+
+Tensors: Q query heads, G key heads, S readout tokens, C content tokens, B batch, d head width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snapjudge.model.attention import LayerState, Shape, causal_window
+
+
+@dataclass
+class EncodePass:
+    """Contents packed one after another; each attends to itself alone, causally or in both directions."""
+
+    segments: Sequence[tuple[int, int]]
+    causal: bool
+    captured: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def attend(self, layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
+        """Attend within each content and keep its keys and values."""
+        assert layer == len(self.captured), "layers ran out of order"
+        self.captured.append((key_BGTd[0], value_BGTd[0]))
+        parts = []
+        for start, end in self.segments:
+            windowed = self.causal and shape.window is not None and end - start > shape.window
+            visible = causal_window(end - start, shape.window or 0, query_BQTd.device) if windowed else None
+            span = slice(start, end)
+            parts.append(
+                scores_to_values(query_BQTd[:, :, span], key_BGTd[:, :, span], value_BGTd[:, :, span], shape, visible, causal=self.causal and not windowed)
+            )
+        return _with_padding(parts, query_BQTd)
+
+
+@dataclass
+class TrainPass:
+    """A batch of equal-length readouts against padded contents: what training differentiates through.
+
+    keys/values are [B, G, C, d] per layer with `lengths_B` valid tokens in each row.
+    """
+
+    layers: Callable[[int], LayerState]
+    lengths_B: Tensor
+
+    def attend(self, layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
+        """Attend from all readouts to their padded contents at once."""
+        keys, values = self.layers(layer)
+        padded, steps = keys.shape[2], query_BQTd.shape[2]
+        place = torch.arange(padded, device=keys.device)
+        step = torch.arange(steps, device=keys.device)
+        seen = place < self.lengths_B[:, None, None]
+        own = (step[None, :] <= step[:, None]).expand(len(self.lengths_B), steps, steps)
+        if shape.window is not None:
+            distance = self.lengths_B[:, None, None] + step[None, :, None] - place
+            seen = seen & (distance < shape.window)
+            own = own & (step[:, None] - step[None, :] < shape.window)
+        visible = torch.cat((seen.expand(-1, steps, -1), own), 2)[:, None]
+        return two_part_attention(query_BQTd, (keys, values), (key_BGTd, value_BGTd), shape, visible).transpose(1, 2)
+
+
+def two_part_attention(query: Tensor, content: LayerState, own: LayerState, shape: Shape, visible: Tensor) -> Tensor:
+    """Attention over content and own keys without joining them, so that frozen contents cost no gradient.
+
+    query [B, Q, S, d]; content and own keys and values [B, G, C or S, d]; visible [B, 1, S, C + S].
+    """
+    repeat = query.shape[1] // own[0].shape[1]
+    if repeat > 1:
+        content = (content[0].repeat_interleave(repeat, 1), content[1].repeat_interleave(repeat, 1))
+        own = (own[0].repeat_interleave(repeat, 1), own[1].repeat_interleave(repeat, 1))
+    query = query * shape.scale
+    scores = torch.cat((query @ content[0].transpose(-1, -2), query @ own[0].transpose(-1, -2)), -1)
+    if shape.softcap is not None:
+        scores = torch.tanh(scores / shape.softcap) * shape.softcap
+    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+    over_content, over_own = weights.split([content[0].shape[2], own[0].shape[2]], -1)
+    joined: Tensor = over_content @ content[1] + over_own @ own[1]
+    return joined
+
+
+def scores_to_values(query: Tensor, key: Tensor, value: Tensor, shape: Shape, visible: Tensor | None, *, causal: bool) -> Tensor:
+    """Plain attention of query [B, Q, n, d] on key/value [B, G, m, d]; `visible` is a boolean [.., n, m] or None for all."""
+    if shape.softcap is None:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible, is_causal=causal, scale=shape.scale, enable_gqa=query.shape[1] != key.shape[1]
+        )
+    repeat = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
+    scores = torch.tanh(query @ key.transpose(-1, -2) * (shape.scale / shape.softcap)) * shape.softcap
+    if causal:
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if visible is not None:
+        scores = scores.masked_fill(~visible, float("-inf"))
+    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+def _with_padding(parts: list[Tensor], query_BQTd: Tensor) -> Tensor:
+    """Join attended segments [1, Q, n, d] into [1, T, Q, d], with zeros for the padding rows at the end of the pack."""
+    missing = query_BQTd.shape[2] - sum(part.shape[2] for part in parts)
+    if missing:
+        parts = [*parts, query_BQTd.new_zeros(1, query_BQTd.shape[1], missing, query_BQTd.shape[3])]
+    return torch.cat(parts, 2).transpose(1, 2)
