@@ -153,9 +153,14 @@ class AdapterRows:
     def add_to(self, flat_TO: Tensor, path: str, flat_TI: Tensor) -> None:
         """Add the adapters' products to their rows' outputs."""
         down_nrI, up_nOr = self.pair(path)
-        low_nmr = torch.bmm(flat_TI[self.gather_nm].to(down_nrI.dtype), down_nrI.transpose(1, 2))
+        rows_nmI = flat_TI.index_select(0, self.gather_nm.view(-1)).view(*self.gather_nm.shape, -1)
+        low_nmr = torch.bmm(rows_nmI.to(down_nrI.dtype), down_nrI.transpose(1, 2))
         delta_nmO = torch.bmm(low_nmr * self.scale_n11.to(low_nmr.dtype), up_nOr.transpose(1, 2))
-        flat_TO[self.rows_R] += delta_nmO.view(-1, delta_nmO.shape[-1])[self.kept_R]
+        delta_RO = delta_nmO.view(-1, delta_nmO.shape[-1]).index_select(0, self.kept_R).to(flat_TO.dtype)
+        if isinstance(self.rows_R, slice):
+            flat_TO[self.rows_R] += delta_RO
+        else:
+            flat_TO.index_add_(0, self.rows_R, delta_RO)
 
 
 def _filled(adapter: Adapter, path: str) -> tuple[Tensor, Tensor]:
