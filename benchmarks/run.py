@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.common import DATA
 
-ALWAYS = ("startup", "demo_figures")
+ALWAYS = ("startup", "demo_figures", "engine")
 WITH_DATA = ("train_speed", "quality_toxicity", "scope_auto", "train_memory")
 
 

@@ -148,6 +148,7 @@ class Backbone:
         )
         with torch.inference_mode():
             hidden_TD = self._run(one, pack.ids, pack.places, pack.total, owners=pack.owners)
+            assert len(one.captured) == self.depth, "an attention layer did not ask the pass"
             logits: list[Tensor] = [torch.empty(0)] * len(asks)
             for index, row in pack.last_rows.items():
                 logits[index] = self.label_logits(hidden_TD[row : row + 1], asks[index].readout)[0]

@@ -24,6 +24,7 @@ from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_fol
 
 EMBEDDED = "mini"
 ATTENTION = "snapjudge"
+_OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -123,6 +124,8 @@ def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
     """Take over the attention of a loaded transformers decoder and make it a backbone."""
     _register()
     model.eval().requires_grad_(False)
+    if model.config.model_type not in _OLDER:
+        model.set_attn_implementation(ATTENTION)
     switch = Switch()
     config = model.config.get_text_config()
     if not _take_over(model, config, switch):
@@ -213,7 +216,7 @@ def _interface(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _ma
 
 def _implementation(folder: Path) -> str:
     """Models older than the interface are loaded with their own attention, which is then replaced."""
-    return "eager" if json.loads((folder / "config.json").read_bytes()).get("model_type") == "gpt_neo" else ATTENTION
+    return "eager" if json.loads((folder / "config.json").read_bytes()).get("model_type") in _OLDER else ATTENTION
 
 
 @cache
