@@ -82,8 +82,10 @@ def test_answers_are_the_backbone_s_own_to_the_bit(backbone):
 
 
 @pytest.mark.flow
-def test_two_hundred_requests_in_fifty_random_packings_give_the_same_bits(backbone):
+@pytest.mark.parametrize(("family", "dtype"), [("mini", "float32"), ("llama", "float32"), ("llama", "bfloat16"), ("gemma2", "bfloat16")])
+def test_two_hundred_requests_in_fifty_random_packings_give_the_same_bits(family, dtype, tmp_path):
     """Any order, any step size, with and without cache hits, on one thread or two."""
+    backbone = load_backbone(family if family == "mini" else str(write_tiny_decoder(tmp_path, family)), dtype=dtype)
     before = torch.get_num_threads()
     judges = {f"j{seed}": adapter_for(backbone, seed, "all" if seed % 5 == 0 else "readout", rank=(4, 16, 20)[seed % 3]) for seed in range(1, 9)}
     rng = random.Random(0)  # noqa: S311 - repeatable, no secret

@@ -87,8 +87,8 @@ class Owned:
 class AdapterRows:
     """The rows of a pack that adapters of one rank (in TILEs) own, laid out for one batched product over all of them.
 
-    The product always has at least LEAST_ITEMS items of a multiple of TILE rows: batched products of fewer or shorter items sum in another order on
-    some libraries, and a row's bits must not depend on what it is batched with (docs/design/0006).
+    In float32 the product always has at least LEAST_ITEMS items of a multiple of TILE rows: batched products of fewer or shorter items sum in another
+    order on some libraries, and a row's bits must not depend on what it is batched with (docs/design/0006).
 
     Args:
         adapters: one for every item; one that comes several times has its rows cut in parts.
@@ -109,10 +109,11 @@ class AdapterRows:
     @classmethod
     def of(cls, owners: Sequence[Owned], device: torch.device) -> "AdapterRows":
         """Lay out some owners; items are as long as the rows of most of them."""
+        least = LEAST_ITEMS if next(iter(owners[0].adapter.weights.values()))[0].dtype == torch.float32 else 1
         middle = sorted(owner.rows for owner in owners)[len(owners) // 2]
         size = -(-middle // TILE) * TILE
-        if sum(-(-owner.rows // size) for owner in owners) < LEAST_ITEMS:
-            size = max(TILE, -(-max(owner.rows for owner in owners) // (LEAST_ITEMS * TILE)) * TILE)
+        if sum(-(-owner.rows // size) for owner in owners) < least:
+            size = max(TILE, -(-max(owner.rows for owner in owners) // (least * TILE)) * TILE)
         adapters: list[Adapter] = []
         gather: list[Tensor] = []
         rows: list[Tensor] = []
@@ -124,7 +125,7 @@ class AdapterRows:
             kept.append(len(adapters) * size + own_R)
             gather.append(owner.start + torch.arange(parts * size).clamp_max(owner.rows - 1).view(parts, size))
             adapters += [owner.adapter] * parts
-        missing = LEAST_ITEMS - len(adapters)
+        missing = least - len(adapters)
         if missing > 0:
             adapters += adapters[-1:] * missing
             gather.append(gather[-1][-1:].expand(missing, -1))

@@ -83,8 +83,13 @@ def attend(
         visible_RK: which row sees which key, where it is neither all nor causal.
     """
     if visible_RK is None and shape.softcap is None and query_NQRd.device.type == "cpu":
-        out_NQRd, lse_NQR = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query_NQRd, key_NGKd, value_NGKd, 0.0, causal, scale=shape.scale)
-        return out_NQRd, lse_NQR
+        # Query heads that share keys become rows of one head: the kernel then packs those keys once. A causal mask counts rows, and stays as it is.
+        heads, rows = key_NGKd.shape[1], query_NQRd.shape[2]
+        folded = query_NQRd if causal or heads == query_NQRd.shape[1] else query_NQRd.unflatten(1, (heads, -1)).flatten(2, 3)
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(folded, key_NGKd, value_NGKd, 0.0, causal, scale=shape.scale)
+        if folded is query_NQRd:
+            return out, lse
+        return out.unflatten(2, (-1, rows)).flatten(1, 2), lse.unflatten(2, (-1, rows)).flatten(1, 2)
     items = [_attend_plainly(*item, shape, causal, visible_RK) for item in zip(query_NQRd, key_NGKd, value_NGKd, strict=True)]
     return torch.stack([values for values, _ in items]), torch.stack([lse for _, lse in items])
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from snapjudge.model.attention import TILE, ContentState, LayerState, Shape, Switch, attend, causal_window, merge
 
-CAUSAL_TILE = 64
+CAUSAL_TILE = 32
 READ_TILE = 32
 
 
