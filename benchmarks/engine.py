@@ -131,18 +131,17 @@ def peft_seconds(ids: tuple[int, ...], repeats: int) -> float:
 
 def streaming_row(backbone: Backbone, judge: Adapter, repeats: int) -> dict[str, Any]:
     """Measure 10: a 1,024-token answer judged every 32 tokens, against one read of it."""
-    ids = tuple(range(5, 1029))
-
-    read = Read("judge", READOUT)
-
-    def stream() -> None:
-        with Engine(backbone) as engine:
-            engine.load("judge", judge)
-            for end in range(32, len(ids) + 1, 32):
-                engine.submit(ids[:end], [read]).result()
-
+    ids, read = tuple(range(5, 1029)), Read("judge", READOUT)
     whole = best(lambda: backbone.step([NewTokens(ids)], [Ask(0, READOUT, judge)]), repeats)
-    streamed = best(stream, 1)
+    with Engine(backbone) as engine:
+        engine.load("judge", judge)
+
+        def stream(first: int) -> None:
+            for end in range(32, len(ids) + 1, 32):
+                engine.submit((first, *ids[1:end]), [read]).result()
+
+        stream(3000)
+        streamed = min(timed(lambda first=first: stream(first)) for first in (3001, 3002))  # type: ignore[misc]
     return row("10", "1,024 tokens judged every 32 through the engine / one read", streamed / whole, "<= 1.8", seconds=streamed, whole_seconds=whole)
 
 

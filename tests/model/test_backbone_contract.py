@@ -241,6 +241,21 @@ def test_half_precision_layers_give_nearly_the_same_float32_logits(subject):
     assert (found - exact).abs().max() < 0.15 * max(1.0, float(exact.abs().max()))
 
 
+def test_half_precision_weights_laid_out_for_reading_are_still_trained_on(subject):
+    from snapjudge.train.contents import padded_states
+
+    half = load_backbone(str(subject.folder) if subject.name != "mini" else "mini", dtype="bfloat16")
+    adapter = subject.adapter("readout")
+    with torch.no_grad():
+        states = half.encode(subject.contents)
+        before = torch.stack(half.read([Ask(state, subject.readout, adapter) for state in states]))
+        layers, lengths = padded_states(states)
+        trained = half.read_batch(layers, lengths, subject.readout, adapter)
+        again = torch.stack(half.read([Ask(state, subject.readout, adapter) for state in half.encode(subject.contents)]))
+    assert torch.equal(before, again)
+    assert (trained - before).abs().max() < 0.15 * max(1.0, float(before.abs().max()))
+
+
 def test_a_pass_leaves_nothing_behind(subject):
     with torch.inference_mode():
         subject.backbone.encode(subject.contents[:1])

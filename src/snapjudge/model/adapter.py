@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from snapjudge.errors import AdapterInvalid, BackboneUnsupported, PickleRefused
 from snapjudge.model.attention import TILE, Switch
+from snapjudge.model.products import FrozenProduct
 
 Scope = Literal["readout", "all"]
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -177,6 +178,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Linear, path: str, switch: Switch) -> None:
         super().__init__()
         self.base = base
+        self.product = FrozenProduct(base)
         self.path = path
         self.switch = switch
 
@@ -193,9 +195,9 @@ class AdaptedLinear(nn.Module):
         if live:
             y = x.new_zeros(*x.shape[:-1], self.base.out_features)
             if live < x.shape[-2]:
-                y[..., live:, :] = self.base(x[..., live:, :])
+                y[..., live:, :] = self.product(x[..., live:, :])
         else:
-            y = self.base(x)
+            y = self.product(x)
         flat_TI, flat_TO = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         for group in groups:
             group.add_to(flat_TO, self.path, flat_TI)
@@ -203,7 +205,7 @@ class AdaptedLinear(nn.Module):
 
     def _differentiable(self, x: Tensor, adapter: Adapter) -> Tensor:
         """The same for one adapter that owns all rows, as in training."""
-        y: Tensor = self.base(x)
+        y = self.product.differentiable(x)
         down_rI, up_Or = adapter.weights[self.path]
         low = functional.linear(x.to(down_rI.dtype), down_rI)
         return y + functional.linear(low * adapter.scale, up_Or).to(y.dtype)
