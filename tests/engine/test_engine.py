@@ -98,7 +98,7 @@ def test_two_hundred_requests_in_fifty_random_packings_give_the_same_bits(family
     try:
         for packing in range(50):
             torch.set_num_threads(1 + packing % 2)
-            limits = Limits(step_tokens=rng.choice((64, 300, 2048)))
+            limits = Limits(step_tokens=rng.choice((200, 600, 2048)))
             with Engine(backbone, limits=limits, cache_bytes=rng.choice((1, 1 << 22, 1 << 28))) as engine:
                 for name, adapter in judges.items():
                     engine.load(name, adapter)
