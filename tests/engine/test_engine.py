@@ -158,6 +158,8 @@ def test_a_replaced_adapter_finishes_its_requests_and_nobody_sees_a_mix(backbone
             current = max((t + 1 for t in range(turn) if t % 3 == 2), default=0)
             assert future.result(SOON).logits == allowed[current % 6]
         assert engine.stats.adapters.resident <= 1
+        engine.unload("tone")
+        assert engine.stats.cache.bytes_used == 0, "contents of adapters that are gone stay behind"
 
 
 def test_adapters_past_the_budget_leave_and_come_back(llama):

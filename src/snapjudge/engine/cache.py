@@ -101,7 +101,7 @@ class ContentCache:
         if fresh is None:
             self._unpin(node)
             return None
-        lease = Lease(self, space, ids, node, tokens, fresh)
+        lease = Lease(self, ids, node, tokens, fresh)
         if self.prefix and rest:
             near, slots = self._nearest(node, rest)
             common = len(_common(near, rest))
@@ -259,8 +259,8 @@ class ContentCache:
 class Lease:
     """One content in use: what is at hand of it pinned, room for the rest. Ends with `release`."""
 
-    def __init__(self, cache: ContentCache, space: Hashable, ids: Ids, node: _Node, start: int, fresh: tuple[int, ...]) -> None:
-        self.cache, self.space, self.ids, self.node = cache, space, ids, node
+    def __init__(self, cache: ContentCache, ids: Ids, node: _Node, start: int, fresh: tuple[int, ...]) -> None:
+        self.cache, self.ids, self.node = cache, ids, node
         self.start, self.fresh = start, fresh
         self.cached = self.done = start
         path: list[int] = []

@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -96,7 +96,7 @@ class _Job:
 
     @property
     def space(self) -> int | None:
-        return self.version.number if self.version is not None else None
+        return self.version.space if self.version is not None else None
 
 
 @dataclass
@@ -274,7 +274,7 @@ class Engine:
         """The next step's parts, their contents leased; requests that were cancelled or are too late are ended."""
         now = self._clock()
         for job in list(self._jobs.values()):
-            if job.request.future.cancelled() or job.request.future.done():
+            if job.request.future.done():  # cancelled, or failed in another part
                 self._end(job, None)
             elif job.work.deadline is not None and job.work.deadline < now:
                 late = now - job.work.deadline
@@ -409,22 +409,22 @@ class Engine:
     def _settle(self, parts: list[_Part], flat: list[float], tokens: int, began: float) -> None:
         """Hand out a step's logits and note what is left of its jobs."""
         now, at = self._clock(), 0
+        done: list[Version] = []
         for part in parts:
             job = part.job
-            for index, _, readout in part.reads:
+            for index, version, readout in part.reads:
+                done += [version] if version is not None else []
                 count = len(readout.label_tokens)
                 job.request.logits[index] = tuple(flat[at : at + count])
                 at, tokens = at + count, tokens + len(readout.token_ids)
             job.reads = job.reads[len(part.reads) :]
-            for _, version, _ in part.reads:
-                if version is not None:
-                    self._forget(self._adapters.release(version))
         for job in {part.job for part in parts}:
             assert job.lease is not None
             sizes = tuple(len(readout.token_ids) for _, _, readout in job.reads)
             job.work = replace(job.work, tokens=len(job.ids) - job.lease.done, readouts=sizes)
             if not job.reads:
                 self._end(job, None)
+        self._release(done)
         self._steps += 1
         self._tokens += tokens
         seconds = max(now - began, 1e-6)
@@ -438,10 +438,8 @@ class Engine:
         standing.discard(job.number)
         if not standing:
             self._at_node.pop(job.node, None)
-        for _, version, _ in job.reads:
-            if version is not None:
-                self._forget(self._adapters.release(version))
         self._give_back(job)
+        self._release(version for _, version, _ in job.reads if version is not None)
         request, now = job.request, self._clock()
         request.jobs -= 1
         if request.future.done():
@@ -468,6 +466,11 @@ class Engine:
             del self._leases[key]
             lease.release()
         job.lease = None
+
+    def _release(self, versions: Iterable[Version]) -> None:
+        """Let go of adapter versions, after the contents computed under them were given back: what is gone leaves nothing in the cache."""
+        for version in versions:
+            self._forget(self._adapters.release(version))
 
     def _forget(self, version: Version | None) -> None:
         """Drop the contents that only a version which is gone could read."""

@@ -3,7 +3,7 @@
 One interface for the embedded default and for any decoder in the Hugging Face layout. Knows nothing of text, fields or metrics.
 
 Rows of every pack are padded to a multiple of `TILE`: matrix libraries pick another summation order for very few rows, and with
-the padding a row's result does not depend on what it is packed with (docs/design/0003, tested).
+the padding a row's result does not depend on what it is packed with (docs/design/0006, tested).
 
 Tensors: T packed tokens, D width, L labels, B batch, S readout tokens, C content tokens.
 """
