@@ -100,7 +100,7 @@ class Panel:
         names = [judge.name for judge in judges]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BundleInvalid(f"two judges of a panel are called {', '.join(twice)}", hint="give each training its own metric name or version folder")
-        backbones = {(judge.backbone.digest, judge.backbone.dtype, judge.backbone.device) for judge in judges}
+        backbones = {(judge.backbone.digest, judge.backbone.precision, judge.backbone.device) for judge in judges}
         if len(backbones) != 1:
             raise BackboneMismatch(
                 f"a panel's judges share one backbone in one precision; these have {len(backbones)}: {', '.join(names) or 'no judges'}",

@@ -9,8 +9,9 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from snapjudge.engine.engine import Engine, Read
+from snapjudge.engine.engine import Engine
 from snapjudge.engine.plan import Limits
+from snapjudge.engine.requests import Read
 from snapjudge.errors import (
     AdapterInvalid,
     AdapterUnknown,
@@ -123,6 +124,39 @@ def test_what_was_read_is_not_read_again(backbone):
     assert engine.stats.cache.hit_rate > 0.3
 
 
+def test_a_session_costs_its_new_tokens_only_and_stays_at_hand(llama):
+    read = Read(None, readout_for(llama))
+    turns = [content_for(seed, 40) for seed in range(4)]
+    with Engine(llama, cache_bytes=1) as engine, engine.session() as session:  # room for one content of full length
+        for turn in turns:
+            answer = session.append(turn, [read]).result(SOON)
+            assert answer.cached == len(session.content) - len(turn)
+            other = engine.submit(content_for(len(answer.logits), 64), [read]).result(SOON)  # puts out what is not kept
+            assert other.tokens == 64
+            assert answer.logits[0] == expected(llama, session.content, None, read.readout)
+        assert session.append((5, 6, 7)).result(SOON).logits == ()
+        assert engine.submit(session.content, [read]).result(SOON).cached == len(session.content)
+    with pytest.raises(EngineClosed, match="session"):
+        session.append((1,))
+
+
+def test_a_session_that_is_closed_lets_its_content_go(llama):
+    with Engine(llama, cache_bytes=1) as engine:
+        session = engine.session(content_for(1, 100))
+        session.append((5,)).result(SOON)
+        session.close()
+        engine.submit(content_for(2, llama.content_tokens), [Read(None, readout_for(llama))]).result(SOON)
+        assert engine.submit(session.content, []).result(SOON).cached == 0
+
+
+def test_a_content_read_ahead_is_at_hand_when_it_is_asked_about(backbone):
+    with Engine(backbone) as engine:
+        ids = content_for(7, 50)
+        assert engine.submit(ids, []).result(SOON).cached == 0
+        assert engine.submit(ids, []).result(SOON).cached == 50
+        assert engine.submit(ids, [Read(None, readout_for(backbone))]).result(SOON).cached == 50
+
+
 def test_one_content_asked_at_once_by_many_is_computed_once(backbone):
     with Engine(backbone) as engine:
         with engine._wake:  # hold the engine back until all have come
@@ -221,8 +255,6 @@ def test_bad_requests_are_refused_by_name_and_their_neighbours_are_answered(back
             engine.submit(content_for(1), [Read(None, Readout((), ((1,), (2,))))])
         with pytest.raises(InputInvalid, match="no tokens"):
             engine.submit((), [Read(None, readout_for(backbone))])
-        with pytest.raises(InputInvalid, match="nothing is asked"):
-            engine.submit(content_for(1), [])
         with pytest.raises(InputInvalid, match="room for"):
             engine.submit(content_for(1), [Read(None, readout_for(backbone, backbone.readout_tokens + 1))])
         assert good.result(SOON).logits

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from snapjudge.errors import AdapterInvalid, AdapterUnknown, OutOfMemory
-from snapjudge.model.adapter import Adapter, Scope, Slab
+from snapjudge.model.adapter import Adapter, Scope
 from snapjudge.model.attention import TILE
+from snapjudge.model.grouped import PlacedAdapter, Slab
 
 CHUNK = 16  # adapters of one rank whose weights lie side by side
 
@@ -28,7 +29,7 @@ class Version:
     current: bool = True
     uses: int = 0
     last_used: int = 0
-    placed: Adapter | None = None
+    placed: PlacedAdapter | None = None
 
     @property
     def space(self) -> int | None:

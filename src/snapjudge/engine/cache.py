@@ -38,19 +38,20 @@ class CacheStats:
 
 
 @dataclass(eq=False)
-class _Node:
-    """Some tokens that follow a parent's: a block of a causal content, or the whole of a bidirectional one."""
+class Node:
+    """Some tokens that follow a parent's: a block of a causal content, or the whole of a bidirectional one. Seen from outside, a name for what is pinned."""
 
     number: int
-    parent: "_Node | None"
+    parent: "Node | None"
     tokens: Ids
     slots: tuple[int, ...]
-    children: dict[Ids, "_Node"] = field(default_factory=dict)
+    children: "dict[Ids, Node]" = field(default_factory=dict)
     pins: int = 0
     used: int = 0
 
     @property
     def evictable(self) -> bool:
+        """Whether it may be put out: a leaf that nobody uses."""
         return self.parent is not None and not self.children and not self.pins
 
 
@@ -74,8 +75,8 @@ class ContentCache:
             for heads, key, value in layers
         ]
         self._free = np.ones(blocks, dtype=bool)
-        self._roots: dict[Hashable, _Node] = {}
-        self._leaves: list[tuple[int, int, _Node]] = []  # a heap by last use; stale entries are skipped
+        self._roots: dict[Hashable, Node] = {}
+        self._leaves: list[tuple[int, int, Node]] = []  # a heap by last use; stale entries are skipped
         self._clock = 0
         self._asked = self._found = self._evicted = 0
         self.changed: set[int] = set()  # nodes under which something came or went, since the caller last cleared it
@@ -99,7 +100,7 @@ class ContentCache:
         rest = ids[tokens:]
         fresh = self._allocate(-(-len(rest) // BLOCK))
         if fresh is None:
-            self._unpin(node)
+            self.unpin(node)
             return None
         lease = Lease(self, ids, node, tokens, fresh)
         if self.prefix and rest:
@@ -112,6 +113,18 @@ class ContentCache:
         self._found += lease.cached
         return lease
 
+    def pin(self, space: Hashable, ids: Ids) -> Node:
+        """Keep what is at hand of a content from being put out, until `unpin`."""
+        node, _ = self._walk(space, ids)
+        self._pin(node)
+        return node
+
+    def unpin(self, node: Node) -> None:
+        """Undo one pin."""
+        node.pins -= 1
+        self._touch(node)
+        self._offer(node)
+
     def drop(self, space: Hashable) -> None:
         """Forget everything of a space that is not in use, such as that of an adapter that was replaced."""
         root = self._roots.get(space)
@@ -123,16 +136,16 @@ class ContentCache:
         if not root.children:
             del self._roots[space]
 
-    def _root(self, space: Hashable) -> _Node:
+    def _root(self, space: Hashable) -> Node:
         if space not in self._roots:
             self._roots[space] = self._node(None, (), ())
         return self._roots[space]
 
-    def _node(self, parent: _Node | None, tokens: Ids, slots: tuple[int, ...]) -> _Node:
+    def _node(self, parent: Node | None, tokens: Ids, slots: tuple[int, ...]) -> Node:
         self._clock += 1
-        return _Node(self._clock, parent, tokens, slots, used=self._clock)
+        return Node(self._clock, parent, tokens, slots, used=self._clock)
 
-    def _walk(self, space: Hashable, ids: Ids) -> tuple[_Node, int]:
+    def _walk(self, space: Hashable, ids: Ids) -> tuple[Node, int]:
         """The deepest node all of whose tokens lead the content, and how many tokens that is."""
         node, at = self._root(space), 0
         while at < len(ids):
@@ -142,7 +155,7 @@ class ContentCache:
             node, at = following, at + len(following.tokens)
         return node, at
 
-    def _nearest(self, node: _Node, rest: Ids) -> tuple[Ids, tuple[int, ...]]:
+    def _nearest(self, node: Node, rest: Ids) -> tuple[Ids, tuple[int, ...]]:
         """The child that shares most leading tokens with the rest."""
         best: tuple[Ids, tuple[int, ...]] = ((), ())
         for child in node.children.values():
@@ -150,22 +163,17 @@ class ContentCache:
                 best = child.tokens, child.slots
         return best
 
-    def _pin(self, node: _Node) -> None:
+    def _pin(self, node: Node) -> None:
         node.pins += 1
         self._touch(node)
 
-    def _unpin(self, node: _Node) -> None:
-        node.pins -= 1
-        self._touch(node)
-        self._offer(node)
-
-    def _touch(self, node: _Node | None) -> None:
+    def _touch(self, node: Node | None) -> None:
         self._clock += 1
         while node is not None:
             node.used = self._clock
             node = node.parent
 
-    def _offer(self, node: _Node) -> None:
+    def _offer(self, node: Node) -> None:
         if not node.evictable:
             return
         heapq.heappush(self._leaves, (node.used, node.number, node))
@@ -194,7 +202,7 @@ class ContentCache:
                 return True
         return False
 
-    def _remove(self, node: _Node) -> None:
+    def _remove(self, node: Node) -> None:
         assert node.parent is not None
         assert not node.pins
         parent = node.parent
@@ -253,18 +261,18 @@ class ContentCache:
         self._free[fresh] = True
         self._touch(node)
         self._offer(node)
-        self._unpin(lease.node)
+        self.unpin(lease.node)
 
 
 class Lease:
     """One content in use: what is at hand of it pinned, room for the rest. Ends with `release`."""
 
-    def __init__(self, cache: ContentCache, ids: Ids, node: _Node, start: int, fresh: tuple[int, ...]) -> None:
+    def __init__(self, cache: ContentCache, ids: Ids, node: Node, start: int, fresh: tuple[int, ...]) -> None:
         self.cache, self.ids, self.node = cache, ids, node
         self.start, self.fresh = start, fresh
         self.cached = self.done = start
         path: list[int] = []
-        above: _Node | None = node
+        above: Node | None = node
         while above is not None:
             path[:0] = above.slots
             above = above.parent
@@ -305,7 +313,7 @@ def _common(first: Ids, second: Ids) -> Ids:
     return first[:count]
 
 
-def _below(node: _Node) -> Iterator[_Node]:
+def _below(node: Node) -> Iterator[Node]:
     """All nodes under one, deepest first."""
     for child in list(node.children.values()):
         yield from _below(child)

@@ -10,14 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 
 import torch
 
-from snapjudge.engine.adapters import AdapterPool, AdapterStats, Version
-from snapjudge.engine.cache import CacheStats, ContentCache, Lease
+from snapjudge.engine.adapters import AdapterPool, Version
+from snapjudge.engine.cache import ContentCache, Lease
 from snapjudge.engine.plan import Limits, Share, Work, admit, next_step
+from snapjudge.engine.requests import Answer, EngineStats, Job, Part, Read, Request
+from snapjudge.engine.session import Session
+from snapjudge.engine.workers import give_back_workers
 from snapjudge.errors import ContentTooLong, DeadlineMissed, EngineBusy, EngineClosed, EngineFailed, InputInvalid, OutOfMemory, SnapjudgeError
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.attention import TILE, ContentState
@@ -26,86 +29,6 @@ from snapjudge.model.readout import Readout
 from snapjudge.model.tokens import Ids
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Read:
-    """One question about a content: the name of a loaded adapter (None: the bare backbone) and the readout."""
-
-    adapter: str | None
-    readout: Readout
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Label logits of every read, in the order asked, and what they took.
-
-    Args:
-        cached: content tokens that did not have to be computed, and `tokens` of all.
-        waited: seconds until the first step that worked on it; `seconds` from submission to the answer.
-    """
-
-    logits: tuple[tuple[float, ...], ...]
-    tokens: int
-    cached: int
-    waited: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """A look at a running engine: what waits, what was done, the measured rate in tokens per second, cache and adapters."""
-
-    waiting: int
-    waiting_tokens: int
-    answered: int
-    refused: int
-    failed: int
-    steps: int
-    tokens: int
-    rate: float
-    cache: CacheStats
-    adapters: AdapterStats
-
-
-@dataclass(eq=False)
-class _Request:
-    """One submission: its future and what is still to come."""
-
-    future: "Future[Answer]"
-    arrived: float
-    logits: list[tuple[float, ...] | None]
-    jobs: int
-    tokens: int = 0
-    cached: int = 0
-    began: float | None = None
-
-
-@dataclass(eq=False)
-class _Job:
-    """The part of a request that reads one content state: all reads of readout scope together, each read of scope `all` by itself."""
-
-    number: int
-    request: _Request
-    ids: Ids
-    version: Version | None  # whose content it is
-    reads: list[tuple[int, Version | None, Readout]]
-    work: Work
-    node: int = 0  # where in the cache its match ended
-    lease: Lease | None = None
-
-    @property
-    def space(self) -> int | None:
-        return self.version.space if self.version is not None else None
-
-
-@dataclass
-class _Part:
-    """What a step does for one job."""
-
-    job: _Job
-    tokens: int
-    reads: list[tuple[int, Version | None, Readout]] = field(default_factory=list)
 
 
 class Engine:
@@ -134,15 +57,16 @@ class Engine:
         causal = backbone.content_mask == "causal"
         self._cache = ContentCache(layers, prefix=causal, budget=cache_bytes, longest=backbone.content_tokens, dtype=backbone.dtype, device=backbone.device)
         self._adapters = AdapterPool(backbone.linears, budget=adapter_bytes, dtype=backbone.dtype, device=backbone.device)
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._at_node: dict[int, set[int]] = {}
         self._leases: dict[tuple[int | None, Ids], tuple[Lease, int]] = {}
         self._numbers = itertools.count()
         self._running = 0
-        self._answered = self._refused = self._failed = self._steps = self._tokens = 0
+        self._answered = self._refused = self._failed = self._steps = self._tokens = self._rows = 0
         self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="snapjudge-engine", daemon=True)
+        give_back_workers()
         self._thread.start()
 
     def __enter__(self) -> "Engine":
@@ -173,6 +97,7 @@ class Engine:
         """Ask for the label logits of some reads of one content. The future can be cancelled until its last step runs.
 
         Args:
+            reads: none: the content is only read ahead, so that what is asked of it later finds it in the cache.
             deadline: seconds from now within which the answer is of use.
 
         Raises:
@@ -184,7 +109,7 @@ class Engine:
             if self._closed:
                 raise EngineClosed("the engine is closed", hint="open a new one")
             now = self._clock()
-            request = _Request(Future(), now, [None] * len(reads), 0, len(content))
+            request = Request(Future(), now, [None] * len(reads), 0, len(content))
             jobs = self._jobs_of(request, tuple(content), reads, now, None if deadline is None else now + deadline)
             waiting = [job.work for job in self._jobs.values()]
             queued = sum(work.cost for work in waiting)
@@ -200,12 +125,16 @@ class Engine:
             self._wake.notify()
         return request.future
 
+    def session(self, content: Ids = ()) -> Session:
+        """A content that grows and stays at hand: each turn, or each piece of a stream, costs its new tokens only (causal backbones)."""
+        return Session(content, self.submit, self._keep)
+
     @property
     def stats(self) -> EngineStats:
         """What waits and what was done so far."""
         with self._wake:
             tokens = sum(job.work.cost for job in self._jobs.values())
-            done = self._answered, self._refused, self._failed, self._steps, self._tokens
+            done = self._answered, self._refused, self._failed, self._steps, self._tokens, self._rows
             return EngineStats(len(self._jobs), tokens, *done, self._rate, self._cache.stats, self._adapters.stats)
 
     def close(self) -> None:
@@ -215,11 +144,20 @@ class Engine:
             self._wake.notify()
         self._thread.join()
 
+    def _keep(self, content: Ids) -> Callable[[], None]:
+        """Pin what is at hand of a content; the result lets it go again."""
+        with self._wake:
+            node = self._cache.pin(None, content)
+
+        def let_go() -> None:
+            with self._wake:
+                self._cache.unpin(node)
+
+        return let_go
+
     def _check(self, content: Ids, reads: Sequence[Read]) -> None:
         if not content:
             raise InputInvalid("the content has no tokens", hint="send at least one token")
-        if not reads:
-            raise InputInvalid("nothing is asked of the content", hint="send at least one read")
         if len(content) > self.backbone.content_tokens:
             raise ContentTooLong(
                 f"the content has {len(content)} tokens and {self.backbone.name} reads {self.backbone.content_tokens}", hint="send it in windows"
@@ -231,23 +169,25 @@ class Engine:
             if size > self.backbone.readout_tokens:
                 raise InputInvalid(f"a readout of {size} tokens; {self.backbone.name} has room for {self.backbone.readout_tokens}", hint="shorten the question")
 
-    def _jobs_of(self, request: _Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None) -> list[_Job]:
+    def _jobs_of(self, request: Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None) -> list[Job]:
         """One job for all reads that share the content, one for each that reads it under its own adapter."""
         by_space: dict[int | None, list[tuple[int, Version | None, Readout]]] = {}
         for index, read in enumerate(reads):
             version = self._adapters.find(read.adapter) if read.adapter is not None else None
             by_space.setdefault(version.space if version is not None else None, []).append((index, version, read.readout))
+        if not reads:
+            by_space[None] = []
         jobs = []
         for space, some in by_space.items():
             number = next(self._numbers)
             tokens, node = self._cache.match(space, content)
             sizes = tuple(len(readout.token_ids) for _, _, readout in some)
             work = Work(number, now, (space, content), len(content) - tokens, self._cache.prefix, sizes, deadline)
-            jobs.append(_Job(number, request, content, some[0][1] if space is not None else None, some, work, node))
+            jobs.append(Job(number, request, content, some[0][1] if space is not None else None, some, work, node))
         request.jobs = len(jobs)
         return jobs
 
-    def _take_in(self, job: _Job) -> None:
+    def _take_in(self, job: Job) -> None:
         self._jobs[job.number] = job
         self._at_node.setdefault(job.node, set()).add(job.number)
         for _, version, _ in job.reads:
@@ -270,7 +210,7 @@ class Engine:
             with self._wake:
                 self._running = 0
 
-    def _plan(self) -> list[_Part]:
+    def _plan(self) -> list[Part]:
         """The next step's parts, their contents leased; requests that were cancelled or are too late are ended."""
         now = self._clock()
         for job in list(self._jobs.values()):
@@ -280,7 +220,9 @@ class Engine:
                 late = now - job.work.deadline
                 self._end(job, DeadlineMissed(f"its turn came {late:.3f} s after its deadline", hint="ask for a later deadline"))
         self._match_again()
-        parts: list[_Part] = []
+        for job in [job for job in self._jobs.values() if not job.work.cost]:  # read ahead, and at hand by now
+            self._end(job, None)
+        parts: list[Part] = []
         computing: set[Lease] = set()
         for share in next_step((job.work for job in self._jobs.values()), now, self._rate, self.limits):
             part = self._part(share, computing)
@@ -299,7 +241,7 @@ class Engine:
                     self._at_node.setdefault(job.node, set()).add(number)
         self._cache.changed.clear()
 
-    def _part(self, share: Share, computing: set[Lease]) -> _Part | None:
+    def _part(self, share: Share, computing: set[Lease]) -> Part | None:
         """What a share means for its job, its content leased; None while there is no room in the cache or another part computes the content.
 
         The cache may have changed since the share was planned, by the leases of this very step: what is left is looked up again.
@@ -321,9 +263,9 @@ class Engine:
         if not tokens and not (whole and share.readouts):
             return None
         job.request.began = job.request.began or self._clock()
-        return _Part(job, tokens, job.reads[: share.readouts] if whole else [])
+        return Part(job, tokens, job.reads[: share.readouts] if whole else [])
 
-    def _lease(self, job: _Job) -> bool:
+    def _lease(self, job: Job) -> bool:
         """Give a job the lease of its content, its own or that of a job that computes the same."""
         key = job.space, job.ids
         lease, users = self._leases.get(key, (None, 0))
@@ -335,7 +277,7 @@ class Engine:
         job.lease, self._leases[key] = lease, (lease, users + 1)
         return True
 
-    def _run(self, parts: list[_Part]) -> None:
+    def _run(self, parts: list[Part]) -> None:
         """Run a step; if it fails, its parts one by one, so that only the one at fault gets the error."""
         began = self._clock()
         try:
@@ -347,9 +289,10 @@ class Engine:
         for (lease, _), state in zip(pieces, step.states, strict=True):
             lease.write(state.layers)
         with self._wake:
+            self._rows += step.rows
             self._settle(parts, flat, sum(tokens for _, tokens in pieces), began)
 
-    def _run_apart(self, parts: list[_Part], error: Exception) -> None:
+    def _run_apart(self, parts: list[Part], error: Exception) -> None:
         """Run the parts of a step that failed by themselves; halves, where memory was short."""
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemory) or "not enough memory" in str(error)
         if len(parts) > 1:
@@ -373,17 +316,17 @@ class Engine:
         with self._wake:
             self._end(part.job, told)
 
-    def _halves(self, part: _Part) -> tuple[_Part, _Part] | None:
+    def _halves(self, part: Part) -> tuple[Part, Part] | None:
         """One part as two smaller ones, if it can be divided."""
         if len(part.reads) > 1:
             middle = len(part.reads) // 2
-            return _Part(part.job, part.tokens, part.reads[:middle]), _Part(part.job, 0, part.reads[middle:])
+            return Part(part.job, part.tokens, part.reads[:middle]), Part(part.job, 0, part.reads[middle:])
         if self._cache.prefix and part.tokens > TILE:
             middle = part.tokens // 2
-            return _Part(part.job, middle), _Part(part.job, part.tokens - middle, part.reads)
+            return Part(part.job, middle), Part(part.job, part.tokens - middle, part.reads)
         return None
 
-    def _compute(self, parts: list[_Part]) -> tuple[list[tuple[Lease, int]], Step]:
+    def _compute(self, parts: list[Part]) -> tuple[list[tuple[Lease, int]], Step]:
         """Put the parts in one pass of the backbone; also tells which leases it gave how many new tokens."""
         with self._wake:
             self._adapters.place(version for part in parts for version in _versions(part))
@@ -406,7 +349,7 @@ class Engine:
             asks += [Ask(content, readout, _placed(version)) for _, version, readout in part.reads]
         return [(lease, tokens) for lease, (_, tokens) in pieces.items()], self.backbone.step(contents, asks)
 
-    def _settle(self, parts: list[_Part], flat: list[float], tokens: int, began: float) -> None:
+    def _settle(self, parts: list[Part], flat: list[float], tokens: int, began: float) -> None:
         """Hand out a step's logits and note what is left of its jobs."""
         now, at = self._clock(), 0
         done: list[Version] = []
@@ -422,7 +365,7 @@ class Engine:
             assert job.lease is not None
             sizes = tuple(len(readout.token_ids) for _, _, readout in job.reads)
             job.work = replace(job.work, tokens=len(job.ids) - job.lease.done, readouts=sizes)
-            if not job.reads:
+            if not job.work.cost:
                 self._end(job, None)
         self._release(done)
         self._steps += 1
@@ -431,7 +374,7 @@ class Engine:
         share = min(1.0, tokens / self.limits.step_tokens) / 4
         self._rate += share * (tokens / seconds - self._rate)
 
-    def _end(self, job: _Job, error: SnapjudgeError | None) -> None:
+    def _end(self, job: Job, error: SnapjudgeError | None) -> None:
         """Take a job out; the last job of a request answers it, an error answers it at once."""
         self._jobs.pop(job.number, None)
         standing = self._at_node.get(job.node, set())
@@ -454,7 +397,7 @@ class Engine:
             began = request.began or now
             request.future.set_result(Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived))
 
-    def _give_back(self, job: _Job) -> None:
+    def _give_back(self, job: Job) -> None:
         """Release a job's lease once nobody else computes with it."""
         if job.lease is None:
             return
@@ -487,7 +430,7 @@ def _first_rate(backbone: Backbone) -> float:
     return len(ids) / (time.perf_counter() - began)
 
 
-def _versions(part: _Part) -> list[Version]:
+def _versions(part: Part) -> list[Version]:
     """The adapters a part needs on the device."""
     return [version for version in (part.job.version, *(version for _, version, _ in part.reads)) if version is not None]
 

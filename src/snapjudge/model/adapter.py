@@ -1,13 +1,13 @@
-"""LoRA adapters: their weights, the module that applies them by rows of a pack, and PEFT's file layout.
+"""LoRA adapters: their weights and PEFT's file layout. How they are applied is in `grouped` and `linears`.
 
 Knows nothing of metrics or text. Formula: y = W x + (alpha / rank) B A x (Hu et al., 2021), on the rows an adapter owns only
 (activated LoRA, Greenewald et al., 2025).
 
-Tensors: N rows of a pack, I inputs, O outputs, r rank.
+Tensors: I inputs, O outputs, r rank.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +15,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from snapjudge.errors import AdapterInvalid, BackboneUnsupported, PickleRefused
-from snapjudge.model.attention import TILE, Switch
-from snapjudge.model.products import FrozenProduct
+from snapjudge.errors import AdapterInvalid, PickleRefused
 
 Scope = Literal["readout", "all"]
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-LEAST_ITEMS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +33,6 @@ class Adapter:
     alpha: float
     weights: Mapping[str, tuple[Tensor, Tensor]]
     invocation: tuple[int, ...] = ()  # the readout's token ids, which PEFT searches for to switch the adapter on
-    slab: "Slab | None" = None  # where the weights are views into a slab, and at which slot
-    slot: int = 0
 
     @property
     def scale(self) -> float:
@@ -48,178 +42,6 @@ class Adapter:
     def parameters(self) -> list[Tensor]:
         """All weights, A and B in turn, in layer order."""
         return [tensor for pair in self.weights.values() for tensor in pair]
-
-
-class Slab:
-    """Room for several adapters of one rank, side by side, so that a batched product over neighbours needs no copy.
-
-    Args:
-        shapes: path -> (inputs, outputs) of the backbone's linears.
-    """
-
-    def __init__(self, shapes: Mapping[str, tuple[int, int]], *, rank: int, slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.rank, self.slots = rank, slots
-        self.weights = {
-            path: (torch.empty(slots, rank, inputs, dtype=dtype, device=device), torch.empty(slots, outputs, rank, dtype=dtype, device=device))
-            for path, (inputs, outputs) in shapes.items()
-        }
-
-    def place(self, adapter: Adapter, slot: int) -> Adapter:
-        """Copy an adapter into a slot, its rank filled up with zeros; the result's weights are views into the slab."""
-        weights = {}
-        for path, (down_srI, up_sOr) in self.weights.items():
-            down, up = adapter.weights[path]
-            down_srI[slot, : adapter.rank], down_srI[slot, adapter.rank :] = down.detach(), 0
-            up_sOr[slot, :, : adapter.rank], up_sOr[slot, :, adapter.rank :] = up.detach(), 0
-            weights[path] = (down_srI[slot], up_sOr[slot])
-        return Adapter(adapter.scope, self.rank, adapter.scale * self.rank, weights, adapter.invocation, self, slot)
-
-
-@dataclass(frozen=True)
-class Owned:
-    """Consecutive rows of a pack that one adapter owns."""
-
-    adapter: Adapter
-    start: int
-    rows: int
-
-
-@dataclass(frozen=True, eq=False)
-class AdapterRows:
-    """The rows of a pack that adapters of one rank (in TILEs) own, laid out for one batched product over all of them.
-
-    In float32 the product always has at least LEAST_ITEMS items of a multiple of TILE rows: batched products of fewer or shorter items sum in another
-    order on some libraries, and a row's bits must not depend on what it is batched with (docs/design/0006).
-
-    Args:
-        adapters: one for every item; one that comes several times has its rows cut in parts.
-        scale_n11: each item's factor on the low-rank product.
-        first: the first row that is owned.
-        rows_R: the rows, a slice where they lie side by side.
-        gather_nm: rows of the pack each item multiplies, filled up with rows whose results nobody takes.
-        kept_R: where in the n * m results those of `rows_R` lie.
-    """
-
-    adapters: tuple[Adapter, ...]
-    scale_n11: Tensor
-    first: int
-    rows_R: Tensor | slice
-    gather_nm: Tensor
-    kept_R: Tensor
-
-    @classmethod
-    def of(cls, owners: Sequence[Owned], device: torch.device) -> "AdapterRows":
-        """Lay out some owners; items are as long as the rows of most of them."""
-        least = LEAST_ITEMS if next(iter(owners[0].adapter.weights.values()))[0].dtype == torch.float32 else 1
-        middle = sorted(owner.rows for owner in owners)[len(owners) // 2]
-        size = -(-middle // TILE) * TILE
-        if sum(-(-owner.rows // size) for owner in owners) < least:
-            size = max(TILE, -(-max(owner.rows for owner in owners) // (least * TILE)) * TILE)
-        adapters: list[Adapter] = []
-        gather: list[Tensor] = []
-        rows: list[Tensor] = []
-        kept: list[Tensor] = []
-        for owner in owners:
-            parts = -(-owner.rows // size)
-            own_R = torch.arange(owner.rows)
-            rows.append(owner.start + own_R)
-            kept.append(len(adapters) * size + own_R)
-            gather.append(owner.start + torch.arange(parts * size).clamp_max(owner.rows - 1).view(parts, size))
-            adapters += [owner.adapter] * parts
-        missing = least - len(adapters)
-        if missing > 0:
-            adapters += adapters[-1:] * missing
-            gather.append(gather[-1][-1:].expand(missing, -1))
-        rows_R = torch.cat(rows)
-        scale = torch.tensor([adapter.scale for adapter in adapters], device=device).view(-1, 1, 1)
-        span = slice(int(rows_R[0]), int(rows_R[-1]) + 1)
-        together = span.stop - span.start == len(rows_R)
-        return cls(tuple(adapters), scale, span.start, span if together else rows_R.to(device), torch.cat(gather).to(device), torch.cat(kept).to(device))
-
-    def pair(self, path: str) -> tuple[Tensor, Tensor]:
-        """A [n, r, I] and B [n, O, r] of all items at one linear, r a multiple of TILE.
-
-        A view where they are one adapter's or lie side by side in a slab.
-        """
-        first, count = self.adapters[0], len(self.adapters)
-        if all(one is first for one in self.adapters):
-            down_rI, up_Or = _filled(first, path)
-            return down_rI.expand(count, -1, -1), up_Or.expand(count, -1, -1)
-        slab = first.slab
-        if slab is not None and all(one.slab is slab and one.slot == first.slot + place for place, one in enumerate(self.adapters)):
-            down_srI, up_sOr = slab.weights[path]
-            return down_srI[first.slot : first.slot + count], up_sOr[first.slot : first.slot + count]
-        downs, ups = zip(*(_filled(one, path) for one in self.adapters), strict=True)
-        return torch.stack(downs), torch.stack(ups)
-
-    def add_to(self, flat_TO: Tensor, path: str, flat_TI: Tensor) -> None:
-        """Add the adapters' products to their rows' outputs."""
-        down_nrI, up_nOr = self.pair(path)
-        rows_nmI = flat_TI.index_select(0, self.gather_nm.view(-1)).view(*self.gather_nm.shape, -1)
-        low_nmr = torch.bmm(rows_nmI.to(down_nrI.dtype), down_nrI.transpose(1, 2))
-        delta_nmO = torch.bmm(low_nmr * self.scale_n11.to(low_nmr.dtype), up_nOr.transpose(1, 2))
-        delta_RO = delta_nmO.view(-1, delta_nmO.shape[-1]).index_select(0, self.kept_R).to(flat_TO.dtype)
-        if isinstance(self.rows_R, slice):
-            flat_TO[self.rows_R] += delta_RO
-        else:
-            flat_TO.index_add_(0, self.rows_R, delta_RO)
-
-
-def _filled(adapter: Adapter, path: str) -> tuple[Tensor, Tensor]:
-    """A [r, I] and B [O, r] with the rank filled up with zeros to a multiple of TILE."""
-    down_rI, up_Or = adapter.weights[path]
-    missing = -adapter.rank % TILE
-    return (functional.pad(down_rI, (0, 0, 0, missing)), functional.pad(up_Or, (0, missing))) if missing else (down_rI, up_Or)
-
-
-class AdaptedLinear(nn.Module):
-    """A frozen linear layer plus the LoRA of whichever adapters own the rows of the current pass."""
-
-    def __init__(self, base: nn.Linear, path: str, switch: Switch) -> None:
-        super().__init__()
-        self.base = base
-        self.product = FrozenProduct(base)
-        self.path = path
-        self.switch = switch
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight; some modelling code reads its dtype."""
-        return self.base.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The frozen product plus each adapter's on its own rows."""
-        if self.switch.trained is not None:
-            return self._differentiable(x, self.switch.trained)
-        live, groups = self.switch.live_from, self.switch.adapters
-        if live:
-            y = x.new_zeros(*x.shape[:-1], self.base.out_features)
-            if live < x.shape[-2]:
-                y[..., live:, :] = self.product(x[..., live:, :])
-        else:
-            y = self.product(x)
-        flat_TI, flat_TO = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-        for group in groups:
-            group.add_to(flat_TO, self.path, flat_TI)
-        return y
-
-    def _differentiable(self, x: Tensor, adapter: Adapter) -> Tensor:
-        """The same for one adapter that owns all rows, as in training."""
-        y = self.product.differentiable(x)
-        down_rI, up_Or = adapter.weights[self.path]
-        low = functional.linear(x.to(down_rI.dtype), down_rI)
-        return y + functional.linear(low * adapter.scale, up_Or).to(y.dtype)
-
-
-def adapt_linears(model: nn.Module, switch: Switch, skip: nn.Module | None = None) -> dict[str, tuple[int, int]]:
-    """Replace every linear layer of `model` but `skip` (its output head) in place; return path -> (inputs, outputs) of each."""
-    found = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear) and module is not skip}
-    if not found:
-        raise BackboneUnsupported("the model has no torch.nn.Linear layer to adapt", hint="use a model of the Llama, Qwen, Mistral, Phi or Gemma kind")
-    for path, linear in found.items():
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, AdaptedLinear(linear, path, switch))
-    return {path: (linear.in_features, linear.out_features) for path, linear in found.items()}
 
 
 def new_adapter(

@@ -9,6 +9,7 @@ Tensors: N items, Q query heads, G key heads (Q is a multiple of G), R query row
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 LayerState = tuple[Tensor, Tensor]  # keys_GCd, values_GCd
-TILE = 16  # rows: every product has a multiple of them (docs/design/0006)
+TILE = 16  # rows: float32 products and attention have a multiple of them (docs/design/0006)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,19 @@ class Switch:
         self.adapters: Any = ()
         self.trained: Any = None
         self.live_from = 0
+        self._made: dict[Any, tuple[Tensor, Any]] = {}
 
-    def leave_out(self, rows: int) -> None:
+    def leave_out(self, rows: int, tile: int) -> None:
         """The first rows are done with; so that products keep to whole tiles, a few of them may still be computed."""
         self.adapters = [group for group in self.adapters if group.first >= rows]
-        self.live_from = rows // TILE * TILE
+        self.live_from = rows // tile * tile
+
+    def once(self, what: Any, x: Tensor, make: Callable[[], Any]) -> Any:
+        """Something made of `x`, made once for all layers that are handed the same tensor (query, key and value; gate and up)."""
+        known = self._made.get(what)
+        if known is None or known[0] is not x:
+            known = self._made[what] = x, make()
+        return known[1]
 
 
 def attend(
@@ -83,21 +92,51 @@ def attend(
         visible_RK: which row sees which key, where it is neither all nor causal.
     """
     if visible_RK is None and shape.softcap is None and query_NQRd.device.type == "cpu":
-        # Query heads that share keys become rows of one head: the kernel then packs those keys once. A causal mask counts rows, and stays as it is.
-        heads, rows = key_NGKd.shape[1], query_NQRd.shape[2]
-        folded = query_NQRd if causal or heads == query_NQRd.shape[1] else query_NQRd.unflatten(1, (heads, -1)).flatten(2, 3)
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(folded, key_NGKd, value_NGKd, 0.0, causal, scale=shape.scale)
-        if folded is query_NQRd:
-            return out, lse
-        return out.unflatten(2, (-1, rows)).flatten(1, 2), lse.unflatten(2, (-1, rows)).flatten(1, 2)
+        return _flash(query_NQRd, key_NGKd, value_NGKd, shape, causal=causal)
     items = [_attend_plainly(*item, shape, causal, visible_RK) for item in zip(query_NQRd, key_NGKd, value_NGKd, strict=True)]
     return torch.stack([values for values, _ in items]), torch.stack([lse for _, lse in items])
+
+
+def attend_last(query_NQRd: Tensor, key_NGKd: Tensor, value_NGKd: Tensor, shape: Shape) -> Tensor:
+    """Attended values [N, Q, R, d] of rows that are the last R of the keys: each sees all keys up to its own."""
+    rows, keys = query_NQRd.shape[2], key_NGKd.shape[2]
+    if shape.softcap is not None or shape.window is not None or query_NQRd.device.type != "cpu":
+        visible_RK = causal_window(keys, shape.window or keys, query_NQRd.device)[-rows:]
+        return attend(query_NQRd, key_NGKd, value_NGKd, shape, visible_RK=visible_RK)[0]
+    bias = _last_rows(rows, keys, query_NQRd.shape[1] // key_NGKd.shape[1], query_NQRd.dtype)
+    return _flash(query_NQRd, key_NGKd, value_NGKd, shape, bias=bias)[0]
+
+
+@lru_cache(maxsize=256)
+def _last_rows(rows: int, keys: int, heads: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of folded rows, [1, 1, heads * rows, keys]: 0 up to a row's own key, -inf after it."""
+    bias_RK = torch.full((rows, keys), float("-inf"), dtype=dtype).triu(1 + keys - rows)
+    return bias_RK.repeat(heads, 1)[None, None]
+
+
+def _flash(
+    query_NQRd: Tensor, key_NGKd: Tensor, value_NGKd: Tensor, shape: Shape, *, causal: bool = False, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Torch's blocked kernel. Query heads that share keys become rows of one head, so that it packs those keys once; a causal mask counts rows, and stays."""
+    heads, rows = key_NGKd.shape[1], query_NQRd.shape[2]
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if causal or heads == query_NQRd.shape[1]:
+        missing = -rows % TILE
+        values, lse = kernel(filled(query_NQRd, 0, missing), key_NGKd, value_NGKd, 0.0, causal, attn_mask=bias, scale=shape.scale)
+        return (values[:, :, :rows], lse[:, :, :rows]) if missing else (values, lse)
+    folded = query_NQRd.unflatten(1, (heads, -1)).flatten(2, 3)
+    count = folded.shape[2]
+    values, lse = kernel(filled(folded, 0, -count % TILE), key_NGKd, value_NGKd, 0.0, attn_mask=bias, scale=shape.scale)
+    return values[:, :, :count].unflatten(2, (-1, rows)).flatten(1, 2), lse[:, :, :count].unflatten(2, (-1, rows)).flatten(1, 2)
 
 
 def _attend_plainly(query_QRd: Tensor, key_GKd: Tensor, value_GKd: Tensor, shape: Shape, causal: bool, visible_RK: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001
     """The same for one item, for soft caps and windows; item by item, since a batched product's bits may depend on how many items it has."""
     rows, keys, heads = query_QRd.shape[1], key_GKd.shape[1], key_GKd.shape[0]
-    scores = query_QRd.unflatten(0, (heads, -1)).flatten(1, 2) @ key_GKd.transpose(-1, -2)  # [G, Q / G * R, K]
+    folded = query_QRd.unflatten(0, (heads, -1)).flatten(1, 2)
+    count = folded.shape[1]
+    missing = -count % TILE
+    scores = (filled(folded, 0, missing) @ key_GKd.transpose(-1, -2))[:, :count]  # [G, Q / G * R, K]
     scores = scores.float().unflatten(1, (-1, rows)) * shape.scale
     if shape.softcap is not None:
         scores = steady(torch.tanh, scores / shape.softcap) * shape.softcap
@@ -111,7 +150,7 @@ def _attend_plainly(query_QRd: Tensor, key_GKd: Tensor, value_GKd: Tensor, shape
     total = weights.sum(-1, keepdim=True)
     lse = (steady(torch.log, total) + highest).squeeze(-1)
     shares = (weights / total.clamp_min(torch.finfo(total.dtype).tiny)).to(value_GKd.dtype)
-    out = (shares.flatten(1, 2) @ value_GKd).unflatten(1, (-1, rows))
+    out = (filled(shares.flatten(1, 2), 0, missing) @ value_GKd)[:, :count].unflatten(1, (-1, rows))
     return out.flatten(0, 1), lse.flatten(0, 1)
 
 
@@ -123,6 +162,11 @@ def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor
     return merged
 
 
+def row_tile(dtype: torch.dtype, device: torch.device) -> int:
+    """Of how many rows the products of a pack must be a multiple, so that a row's bits do not depend on how many there are (docs/design/0006)."""
+    return 1 if dtype == torch.bfloat16 and device.type == "cpu" else TILE
+
+
 def steady(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """An elementwise function whose bits do not depend on where in the tensor an element lies.
 
@@ -130,11 +174,16 @@ def steady(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     long tensors where they like: filled up to a multiple of 1,024, neither leaves a rest.
     """
     flat = x.reshape(-1)
-    filled = functional.pad(flat, (0, -len(flat) % 1024))
-    return function(filled)[: len(flat)].view(x.shape)
+    missing = -len(flat) % 1024
+    return function(functional.pad(flat, (0, missing)))[: len(flat)].view(x.shape) if missing else function(x)
 
 
 def causal_window(length: int, window: int, device: torch.device) -> Tensor:
     """Boolean [length, length]: each token sees itself and the `window` - 1 before it."""
     full = torch.ones(length, length, dtype=torch.bool, device=device)
     return full.tril() & full.triu(1 - window)
+
+
+def filled(part_Rd: Tensor, before: int, after: int) -> Tensor:
+    """Rows of zeros around a part [.., R, d]; itself where none are wanted."""
+    return functional.pad(part_Rd, (0, 0, before, after)) if before or after else part_Rd

@@ -2,7 +2,7 @@
 
 One interface for the embedded default and for any decoder in the Hugging Face layout. Knows nothing of text, fields or metrics.
 
-Rows of every pack are padded to a multiple of `TILE`: matrix libraries pick another summation order for very few rows, and with
+Rows of every pack are padded to a multiple of `row_tile`: matrix libraries pick another summation order for very few rows, and with
 the padding a row's result does not depend on what it is packed with (docs/design/0006, tested).
 
 Tensors: T packed tokens, D width, L labels, B batch, S readout tokens, C content tokens.
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from snapjudge.errors import BackboneUnsupported
-from snapjudge.model.adapter import Adapter, AdapterRows, Owned, adapt_linears
-from snapjudge.model.attention import TILE, ContentState, LayerState, Pass, Switch
+from snapjudge.model.adapter import Adapter
+from snapjudge.model.attention import TILE, ContentState, LayerState, Pass, Switch, row_tile
+from snapjudge.model.grouped import AdapterRows, Owned, PlacedAdapter, batched
+from snapjudge.model.linears import adapt_linears
 from snapjudge.model.passes import ContentReads, NewContent, StepPass
 from snapjudge.model.readout import Readout, join_words
 from snapjudge.model.tokens import Ids, TextTokens
@@ -63,11 +65,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step gives: of each content the state of its new tokens and, where wanted, its mean hidden state; of each ask its label logits [L]."""
+    """What a step gives: of each content the state of its new tokens and, where wanted, its mean hidden state; of each ask its label logits [L].
+
+    Args:
+        rows: rows computed, the padding among them.
+    """
 
     states: list[ContentState]
     summaries: list[Tensor]
     logits: list[Tensor]
+    rows: int
 
 
 class Backbone:
@@ -80,6 +87,7 @@ class Backbone:
         softcap: final logit soft cap (Gemma 2), if any; `logit_scale` a constant factor on logits (Cohere, Granite).
         positions: how many positions the model has; content and readout share them.
         depth: how many attention layers it has.
+        int8: whether its linear layers are computed in int8 (`products`); everything else is in the type of its weights.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Backbone:
         softcap: float | None = None,
         logit_scale: float = 1.0,
         skip: nn.Module | None = None,
+        int8: bool = False,
     ) -> None:
         self.name, self.digest, self.tokens, self.style = name, digest, tokens, style
         self.content_mask: ContentMask = content_mask
@@ -108,8 +117,9 @@ class Backbone:
         self._forward, self._head_VD, self._head_bias_V = forward, head_VD, head_bias_V
         self._softcap, self._logit_scale = softcap, logit_scale
         self.model = model
-        self.linears = adapt_linears(model, switch, skip)
+        self.linears = adapt_linears(model, switch, int8=int8, skip=skip)
         self.device, self.dtype = head_VD.device, head_VD.dtype
+        self.precision = "int8" if int8 else str(self.dtype).removeprefix("torch.")
         self._lock = threading.RLock()
 
     @property
@@ -134,7 +144,7 @@ class Backbone:
             asks: each against one of the step's contents, by index, or against a state at hand.
             summaries: whether the contents' mean hidden states are wanted; they cost the last layer of every content token.
         """
-        pack = _Pack(contents, asks, self.device)
+        pack = _Pack(contents, asks, self.dtype, self.device)
         one = StepPass(
             contents=pack.contents,
             reads=pack.reads,
@@ -154,7 +164,7 @@ class Backbone:
                 logits[index] = self.label_logits(hidden_TD[row : row + 1], asks[index].readout)[0]
         rows = [slice(span.start, span.end) for span in pack.contents]
         states = [ContentState([(keys[:, own], values[:, own]) for keys, values in one.captured], own.stop - own.start) for own in rows]
-        return Step(states, [hidden_TD[own].float().mean(0) for own in rows] if summaries else [], logits)
+        return Step(states, [hidden_TD[own].float().mean(0) for own in rows] if summaries else [], logits, pack.total)
 
     def encode(self, contents: Sequence[Ids], adapter: Adapter | None = None) -> list[ContentState]:
         """Content states of token id sequences, computed in one pass."""
@@ -239,10 +249,10 @@ def _segments(lengths: Sequence[int]) -> tuple[list[tuple[int, int]], int]:
 class _Pack:
     """Where everything of a step lies: contents first, then readouts by length and adapter, then padding.
 
-    The padding makes the rows of every product a multiple of TILE.
+    The padding makes the rows of every product a multiple of `row_tile`.
     """
 
-    def __init__(self, contents: Sequence[NewTokens], asks: Sequence[Ask], device: torch.device) -> None:
+    def __init__(self, contents: Sequence[NewTokens], asks: Sequence[Ask], dtype: torch.dtype, device: torch.device) -> None:
         self.ids: list[int] = []
         self.places: list[int] = []
         self.contents: list[NewContent] = []
@@ -279,8 +289,8 @@ class _Pack:
             ContentReads(content, self._length(content), _span(rows, device), torch.tensor(offsets, device=device))
             for content, rows, offsets in of_content.values()
         ]
-        self.owners = [*_batched(of_contents, device), *_batched(owners, device)]
-        self.total = len(self.ids) + -len(self.ids) % TILE
+        self.owners = [*batched(of_contents, dtype, device), *batched(owners, dtype, device)]
+        self.total = len(self.ids) + -len(self.ids) % row_tile(dtype, device)
 
     def _length(self, content: int | ContentState) -> int:
         return self.contents[content].length if isinstance(content, int) else content.length
@@ -289,7 +299,9 @@ class _Pack:
 def _place(ask: Ask) -> tuple[int, int, int, int]:
     """Readouts of a length side by side, in them those of a rank, in them the adapters of a slab in their order."""
     adapter, size = ask.adapter, len(ask.readout.token_ids)
-    return (size, 0, 0, 0) if adapter is None else (size, adapter.rank, id(adapter.slab or adapter), adapter.slot)
+    if isinstance(adapter, PlacedAdapter):
+        return size, adapter.rank, id(adapter.slab), adapter.slot
+    return (size, 0, 0, 0) if adapter is None else (size, adapter.rank, id(adapter), 0)
 
 
 def _own(owners: list[Owned], adapter: Adapter, start: int, rows: int) -> None:
@@ -299,14 +311,6 @@ def _own(owners: list[Owned], adapter: Adapter, start: int, rows: int) -> None:
         owners[-1] = Owned(adapter, last.start, last.rows + rows)
     else:
         owners.append(Owned(adapter, start, rows))
-
-
-def _batched(owners: Sequence[Owned], device: torch.device) -> list[AdapterRows]:
-    """One batched product for all adapters of a rank."""
-    by_rank: dict[int, list[Owned]] = {}
-    for owner in owners:
-        by_rank.setdefault(-(-owner.adapter.rank // TILE), []).append(owner)
-    return [AdapterRows.of(some, device) for some in by_rank.values()]
 
 
 def _span(rows: list[int], device: torch.device) -> slice | Tensor:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from snapjudge.errors import BackboneNotFound, BackboneUnsupported, ExtraMissing
+from snapjudge.errors import BackboneNotFound, BackboneUnsupported, ExtraMissing, InputInvalid
 from snapjudge.model.attention import Shape, Switch
 from snapjudge.model.backbone import Backbone, PromptStyle
 from snapjudge.model.digests import folder_digest
@@ -25,27 +25,30 @@ from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_fol
 EMBEDDED = "mini"
 ATTENTION = "snapjudge"
 _OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}  # of what is not a linear layer
 
 
 def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str = "cpu") -> Backbone:
     """Load `mini`, a local folder or a hub name.
 
     Args:
-        dtype: float32, bfloat16 or float16 for the layers; label logits are always float32.
+        dtype: float32, bfloat16, float16 or int8 (linear layers in int8, all else in bfloat16); label logits are always float32.
 
     Raises:
+        InputInvalid: no such dtype.
         BackboneNotFound: no such folder, and the hub does not have it or cannot be reached.
         BackboneUnsupported: a model whose attention cannot be taken over, or no decoder.
     """
+    if dtype not in PRECISIONS:
+        raise InputInvalid(f"no precision {dtype!r}", hint=f"use {', '.join(PRECISIONS)}", received=dtype)
     if name == EMBEDDED:
-        return _load_folder(mini_folder(), EMBEDDED, DTYPES[dtype], torch.device(device))
+        return _load_folder(mini_folder(), EMBEDDED, dtype, torch.device(device))
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _download(name)
     elif not (folder / "config.json").exists():
         raise BackboneNotFound(f"{name} is a folder without config.json", hint="point at a model in the Hugging Face layout")
-    return _load_folder(folder, name, DTYPES[dtype], torch.device(device))
+    return _load_folder(folder, name, dtype, torch.device(device))
 
 
 def mini_folder() -> Path:
@@ -69,22 +72,22 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+def _load_folder(folder: Path, name: str, precision: str, device: torch.device) -> Backbone:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise BackboneUnsupported(f"{name}: config.json cannot be read: {error}", hint="restore the model's folder") from error
     extra = folder / "snapjudge.json"
     if extra.exists():
-        return _load_mini(folder, name, config, json.loads(extra.read_bytes()), dtype, device)
-    return _load_transformers(folder, name, dtype, device)
+        return _load_mini(folder, name, config, json.loads(extra.read_bytes()), precision, device)
+    return _load_transformers(folder, name, precision, device)
 
 
-def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Backbone:
+def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[str, Any], precision: str, device: torch.device) -> Backbone:
     tokens = TextTokens(tokenizer_from_folder(folder), control=ours["control"])
     tokens.begin = (tokens.control(ours["begin"]),)
     switch = Switch()
-    decoder = build_mini(config, load_file(folder / "model.safetensors", device=str(device)), switch, dtype)
+    decoder = build_mini(config, load_file(folder / "model.safetensors", device=str(device)), switch, PRECISIONS[precision])
     return Backbone(
         name=name,
         digest=folder_digest(folder),
@@ -97,10 +100,11 @@ def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[st
         depth=config["num_hidden_layers"],
         switch=switch,
         style=PromptStyle(open=ours["open"], close="", after_field=(tokens.control(ours["after_field"]),), readout=ours["readout"]),
+        int8=precision == "int8",
     )
 
 
-def _load_transformers(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+def _load_transformers(folder: Path, name: str, precision: str, device: torch.device) -> Backbone:
     """Any decoder through transformers, with its attention taken over by the pass on the switch."""
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - three seconds, not needed for the embedded default
     from transformers.utils import logging  # noqa: PLC0415
@@ -111,16 +115,18 @@ def _load_transformers(folder: Path, name: str, dtype: torch.dtype, device: torc
     if not weights:
         raise BackboneUnsupported(f"{name} has no *.safetensors weights", hint="pickled weights are never loaded; convert the model to safetensors")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=_implementation(folder), use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=PRECISIONS[precision], attn_implementation=_implementation(folder), use_safetensors=True
+        )
         tokens = TextTokens(tokenizer_from_folder(folder), special_texts(folder))
     except (ValueError, KeyError, OSError, SafetensorError) as error:
         raise BackboneUnsupported(
             f"{name} cannot be loaded as a decoder: {error}", hint="use a complete folder of a decoder-only model with its tokenizer"
         ) from error
-    return hook_up(model.to(device), name, folder_digest(folder), tokens)
+    return hook_up(model.to(device), name, folder_digest(folder), tokens, int8=precision == "int8")
 
 
-def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
+def hook_up(model: Any, name: str, digest: str, tokens: TextTokens, *, int8: bool = False) -> Backbone:
     """Take over the attention of a loaded transformers decoder and make it a backbone."""
     _register()
     model.eval().requires_grad_(False)
@@ -155,6 +161,7 @@ def hook_up(model: Any, name: str, digest: str, tokens: TextTokens) -> Backbone:
         switch=switch,
         style=PromptStyle(),
         skip=head,
+        int8=int8,
     )
 
 

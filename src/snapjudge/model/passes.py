@@ -1,7 +1,7 @@
 """One step of a backbone as its attention sees it: new tokens of some contents, and readouts of any judges, in one pack.
 
 Each content attends to what of it came before and to itself, each readout to its own content and to itself. The product of a content's keys with
-all its readouts is computed once, in tiles of `READ_TILE` rows; causal contents are computed in tiles of `CAUSAL_TILE` positions. So the shapes a row's
+all its readouts is computed once, in one product; causal contents are computed in tiles of `CAUSAL_TILE` positions. So the shapes a row's
 result depends on are set by its own content and position, whatever else is in the step (docs/design/0006).
 
 Tensors: Q query heads, G key heads, T rows of the pack, R rows of readouts, C content tokens, n items, d head width.
@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from snapjudge.model.attention import TILE, ContentState, LayerState, Shape, Switch, attend, causal_window, merge
+from snapjudge.model.attention import ContentState, LayerState, Shape, Switch, attend, attend_last, causal_window, filled, merge, row_tile
 
 CAUSAL_TILE = 32
-READ_TILE = 32
+MASKED = 1024  # keys, up to which a tile of a causal content is one product under a mask; beyond, the mask would outweigh what it saves
 
 
 @dataclass(frozen=True)
@@ -80,47 +79,42 @@ class StepPass:
         self.captured.append((key, value))
         last = layer == self.depth - 1 and not self.keep_contents
         out_TQd = query.new_zeros(query.shape[1], query.shape[0], query.shape[2])
-        whole = [_joined(one, layer, key, value) for one in self.contents]
+        whole = [_joined(one, layer, key, value, self.causal) for one in self.contents]
         if not last:
             for one, state in zip(self.contents, whole, strict=True):
                 rows = slice(one.start, one.end)
-                attended_QCd = (self._causal if self.causal else self._bidirectional)(one, query[:, rows], state, shape)
-                out_TQd[rows] = attended_QCd.transpose(0, 1)
+                (self._causal if self.causal else self._bidirectional)(one, query[:, rows], state, shape, out_TQd[rows])
         if self.equal:
             rows = slice(self.reads_from, self.reads_to)
             own = self._own(query[:, rows], key[:, rows], value[:, rows], shape)
             content = self._content(layer, query[:, rows], whole, shape)
             out_TQd[rows] = merge(content, own)
         if last:
-            self.switch.leave_out(self.reads_from)
+            self.switch.leave_out(self.reads_from, row_tile(query.dtype, query.device))
         return out_TQd[None]
 
-    def _bidirectional(self, one: NewContent, query_QCd: Tensor, state: LayerState, shape: Shape) -> Tensor:
+    def _bidirectional(self, _: NewContent, query_QCd: Tensor, state: LayerState, shape: Shape, out_CQd: Tensor) -> None:
         """A whole content against itself, in one product."""
-        short = max(0, READ_TILE - one.length)
-        values, _ = attend(functional.pad(query_QCd, (0, 0, 0, short))[None], *_item(state), shape)
-        return values[0, :, : one.length]
+        out_CQd.copy_(attend(query_QCd[None], *_item(state), shape)[0][0].transpose(0, 1))
 
-    def _causal(self, one: NewContent, query_QNd: Tensor, state: LayerState, shape: Shape) -> Tensor:
-        """New tokens of a causal content, tile by tile: each tile against all before it, and against itself."""
-        first, end = one.before // CAUSAL_TILE, -(-one.length // CAUSAL_TILE)
-        begin, skipped, missing = first * CAUSAL_TILE, one.before - first * CAUSAL_TILE, end * CAUSAL_TILE - one.length
-        query_nQtd = _tiles(functional.pad(query_QNd, (0, 0, skipped, missing)), CAUSAL_TILE)
-        own = [_tiles(functional.pad(part[:, begin:], (0, 0, 0, missing)), CAUSAL_TILE) for part in state]
-        narrow = shape.window is not None and shape.window < CAUSAL_TILE
-        visible = causal_window(CAUSAL_TILE, shape.window or 0, query_QNd.device) if narrow else None
-        values_nQtd, lse_nQt = attend(query_nQtd, own[0], own[1], shape, causal=not narrow, visible_RK=visible)
-        out = []
-        for tile, at in enumerate(range(begin, end * CAUSAL_TILE, CAUSAL_TILE)):
-            now = values_nQtd[tile : tile + 1], lse_nQt[tile : tile + 1]
-            earlier, seen = _within(at, torch.arange(CAUSAL_TILE, device=query_QNd.device), shape.window)
-            if earlier.start < at:
-                past = attend(query_nQtd[tile : tile + 1], *_item(state, earlier), shape, visible_RK=seen)
-                out.append(merge(past, now)[0])
+    def _causal(self, one: NewContent, query_QNd: Tensor, state: LayerState, shape: Shape, out_NQd: Tensor) -> None:
+        """New tokens of a causal content, tile by tile: each row against all before it and itself, in products whose shapes are the tile's place's."""
+        first, end = one.before // CAUSAL_TILE * CAUSAL_TILE, state[0].shape[1]
+        query_QEd = filled(query_QNd, one.before - first, end - one.length)
+        for at in range(first, end, CAUSAL_TILE):
+            tile_1Qtd = query_QEd[None, :, at - first : at - first + CAUSAL_TILE]
+            lowest = 0 if shape.window is None else max(0, at + 1 - shape.window)
+            keys, own = slice(lowest, at + CAUSAL_TILE), slice(at, at + CAUSAL_TILE)
+            if keys.stop - keys.start <= MASKED:
+                values_1Qtd = attend_last(tile_1Qtd, *_item(state, keys), shape)
             else:
-                out.append(now[0][0])
-        joined_QNd: Tensor = torch.cat(out, 1)[:, skipped : skipped + query_QNd.shape[1]]
-        return joined_QNd
+                narrow = shape.window is not None and shape.window < CAUSAL_TILE
+                visible = causal_window(CAUSAL_TILE, shape.window or 0, query_QNd.device) if narrow else None
+                now = attend(tile_1Qtd, *_item(state, own), shape, causal=not narrow, visible_RK=visible)
+                earlier, seen = _within(at, torch.arange(CAUSAL_TILE, device=query_QNd.device), shape.window)
+                values_1Qtd = merge(attend(tile_1Qtd, *_item(state, earlier), shape, visible_RK=seen), now)
+            begin, stop = max(at, one.before), min(at + CAUSAL_TILE, one.length)
+            out_NQd[begin - one.before : stop - one.before] = values_1Qtd[0, :, begin - at : stop - at].transpose(0, 1)
 
     def _own(self, query_QRd: Tensor, key_GRd: Tensor, value_GRd: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         """Every readout against itself, causally: values [R, Q, d] and log-sum-exps [R, Q]. Readouts of one length go together."""
@@ -128,13 +122,12 @@ class StepPass:
         for count, size in self.equal:
             span = slice(start, start + count * size)
             start += count * size
-            padded = size + -size % TILE
             narrow = shape.window is not None and shape.window < size
-            visible = causal_window(padded, shape.window or 0, query_QRd.device) if narrow else None
-            items = [functional.pad(_tiles(part[:, span], size), (0, 0, 0, padded - size)) for part in (query_QRd, key_GRd, value_GRd)]
-            value_nQsd, lse_nQs = attend(items[0], items[1], items[2], shape, causal=not narrow, visible_RK=visible)
-            values.append(value_nQsd[:, :, :size].transpose(1, 2).flatten(0, 1))
-            lses.append(lse_nQs[:, :, :size].transpose(1, 2).flatten(0, 1))
+            visible = causal_window(size, shape.window or 0, query_QRd.device) if narrow else None
+            query_nQsd, key_nGsd, value_nGsd = (_tiles(part[:, span], size) for part in (query_QRd, key_GRd, value_GRd))
+            value_nQsd, lse_nQs = attend(query_nQsd, key_nGsd, value_nGsd, shape, causal=not narrow, visible_RK=visible)
+            values.append(value_nQsd.transpose(1, 2).flatten(0, 1))
+            lses.append(lse_nQs.transpose(1, 2).flatten(0, 1))
         return _cat(values), _cat(lses)
 
     def _content(self, layer: int, query_QRd: Tensor, whole: Sequence[LayerState], shape: Shape) -> tuple[Tensor, Tensor]:
@@ -144,30 +137,23 @@ class StepPass:
         for one in self.reads:
             state = whole[one.content] if isinstance(one.content, int) else one.content.layers[layer]
             rows_QRd = query_QRd[:, one.rows_R]
-            count = rows_QRd.shape[1]
-            missing = -count % READ_TILE
-            tiles_nQtd = _tiles(functional.pad(rows_QRd, (0, 0, 0, missing)), READ_TILE)
-            keys, visible = _within(one.length, functional.pad(one.offset_R, (0, missing)), shape.window)
-            if visible is None:
-                shared = [part[None, :, keys].to(query_QRd.dtype).expand(len(tiles_nQtd), -1, -1, -1) for part in state]
-                value, lse = attend(tiles_nQtd, shared[0], shared[1], shape)
-            else:
-                tiles = [
-                    attend(tile, *_item(state, keys), shape, visible_RK=seen) for tile, seen in zip(tiles_nQtd.split(1), visible.split(READ_TILE), strict=True)
-                ]
-                value, lse = torch.cat([part for part, _ in tiles]), torch.cat([part for _, part in tiles])
-            values_RQd[one.rows_R] = value.transpose(1, 2).flatten(0, 1)[:count]
-            lse_RQ[one.rows_R] = lse.transpose(1, 2).flatten(0, 1)[:count]
+            keys, visible_RK = _within(one.length, one.offset_R, shape.window)
+            shared = [part.to(query_QRd.dtype) for part in _item(state, keys)]
+            value, lse = attend(rows_QRd[None], shared[0], shared[1], shape, visible_RK=visible_RK)
+            values_RQd[one.rows_R] = value[0].transpose(0, 1)
+            lse_RQ[one.rows_R] = lse[0].transpose(0, 1)
         return values_RQd, lse_RQ
 
 
-def _joined(one: NewContent, layer: int, key_GTd: Tensor, value_GTd: Tensor) -> LayerState:
-    """Keys and values of a content up to its last new token."""
+def _joined(one: NewContent, layer: int, key_GTd: Tensor, value_GTd: Tensor, causal: bool) -> LayerState:  # noqa: FBT001
+    """Keys and values of a content up to its last new one; where it is causal, filled up with zeros to a whole tile."""
+    missing = -one.length % CAUSAL_TILE if causal else 0
     new = key_GTd[:, one.start : one.end], value_GTd[:, one.start : one.end]
     if one.past is None:
-        return new
-    keys, values = one.past.layers[layer]
-    return torch.cat((keys[:, : one.before].to(new[0].dtype), new[0]), 1), torch.cat((values[:, : one.before].to(new[1].dtype), new[1]), 1)
+        return filled(new[0], 0, missing), filled(new[1], 0, missing)
+    past = one.past.layers[layer]
+    pairs = [(old[:, : one.before].to(more.dtype), more, more.new_zeros(more.shape[0], missing, more.shape[2])) for old, more in zip(past, new, strict=True)]
+    return torch.cat(pairs[0], 1), torch.cat(pairs[1], 1)
 
 
 def _item(state: LayerState, keys: slice = slice(None)) -> LayerState:

@@ -1,41 +1,117 @@
 """The frozen product of a linear layer, laid out once for the machine it runs on.
 
-oneDNN reorders a bfloat16 weight at every call unless it is handed over in its own layout: a fifth of the time of a short pass. The plain weight is let
-go when the laid-out one is made, and made again from it where training asks for gradients. Knows nothing of adapters.
+float32 as it is; bfloat16 in oneDNN's own layout, which otherwise is made anew at every call (a fifth of the time of a short pass); int8 with one scale
+per output channel and, at run time, one per row of activations, accumulated in whole numbers: exact, and so the same in any pack. A plain weight is let go
+when the laid-out one is made, and made again from it where training asks for gradients. Knows nothing of adapters.
+
+Tensors: T rows, I inputs, O outputs.
 """
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Once = Callable[[Any, Tensor, Callable[[], Any]], Any]  # see Switch.once
+_ZERO = 128  # of unsigned activations: oneDNN's fast kernels take those
+_LARGEST = 127.0
 
-class FrozenProduct:
+
+class FrozenProduct(Protocol):
     """y = x W^T + b of one frozen linear layer."""
 
+    def __call__(self, x_TI: Tensor, once: Once) -> Tensor:
+        """The product for inference, [T, O]."""
+        ...
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        """The same with gradients for x, [.., O] of [.., I]."""
+        ...
+
+
+def frozen_product(base: nn.Linear, *, int8: bool) -> FrozenProduct:
+    """The product of a linear layer: in int8 where asked for, otherwise in the type of its weight."""
+    return Int8Product(base) if int8 else PlainProduct(base)
+
+
+class PlainProduct:
+    """In the weight's own type."""
+
     def __init__(self, base: nn.Linear) -> None:
-        self.base = base
+        self._base = base
         self._packed: Tensor | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The product for inference, [.., O] of [.., I]."""
-        if self._packed is None and _packable(self.base.weight):
-            self._pack()
+    def __call__(self, x_TI: Tensor, once: Once) -> Tensor:  # noqa: ARG002 - nothing is made of x first
+        """The product for inference, [T, O]."""
+        if self._packed is None and _packable(self._base.weight):
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._base.weight.detach().contiguous())
+            _let_go(self._base)
         if self._packed is None:
-            return functional.linear(x, self.base.weight, self.base.bias)
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.base.bias, "none", [], "")
-        return y
+            return functional.linear(x_TI, self._base.weight, self._base.bias)
+        y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, self._packed, self._base.bias, "none", [], "")
+        return y_TO
 
     def differentiable(self, x: Tensor) -> Tensor:
         """The same with gradients for x."""
         if self._packed is not None:
-            self.base.weight = nn.Parameter(self._packed.to_dense(), requires_grad=False)
+            self._base.weight = nn.Parameter(self._packed.to_dense(), requires_grad=False)
             self._packed = None
-        return functional.linear(x, self.base.weight, self.base.bias)
+        return functional.linear(x, self._base.weight, self._base.bias)
 
-    def _pack(self) -> None:
-        weight = self.base.weight
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-        self.base.weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)  # its shape and type are still asked for
+
+class Int8Product:
+    """Weights in int8 with a scale per output channel; activations in int8 with a scale per row, found as they come."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        self._base = base
+        self._laid: tuple[Tensor, Tensor, Tensor] | None = None  # weight as the machine wants it, scale_O, zero_O
+
+    def __call__(self, x_TI: Tensor, once: Once) -> Tensor:
+        """The product for inference, [T, O] in the type of x."""
+        weight, scale_O, zero_O = self._weights()
+        x8_TI, scale_T1 = once("int8", x_TI, lambda: _quantised(x_TI))
+        if x_TI.device.type == "cpu":
+            whole_TO = torch.ops.onednn.qlinear_pointwise(x8_TI, 1.0, _ZERO, weight, scale_O, zero_O, None, 1.0, 0, x_TI.dtype, "none", [], "")
+        else:  # this library wants more than 16 rows
+            filled_TI = functional.pad(x8_TI, (0, 0, 0, max(0, 32 - len(x8_TI))))
+            whole_TO = (torch._int_mm(filled_TI, weight.t())[: len(x8_TI)].float() * scale_O).to(x_TI.dtype)
+        y_TO: Tensor = whole_TO * scale_T1 if self._base.bias is None else torch.addcmul(self._base.bias, whole_TO, scale_T1)
+        return y_TO
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        """The same with gradients for x: with the weights that int8 stands for, and activations as they are."""
+        weight, scale_O, _ = self._weights()
+        weight_OI = (weight.to_dense().t() if weight.is_mkldnn else weight).float() * scale_O[:, None]
+        return functional.linear(x, weight_OI.to(x.dtype), self._base.bias)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The int8 weight, made at the first call: each channel's largest weight becomes 127."""
+        if self._laid is None:
+            weight_OI = self._base.weight.detach().float()
+            scale_O = (weight_OI.abs().amax(1) / _LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+            whole_OI = (weight_OI / scale_O[:, None]).round().to(torch.int8)
+            laid = torch.ops.onednn.qlinear_prepack(whole_OI, None) if weight_OI.device.type == "cpu" else whole_OI
+            self._laid = laid, scale_O, torch.zeros(len(scale_O), dtype=torch.int64)
+            _let_go(self._base)
+        return self._laid
+
+
+def _quantised(x_TI: Tensor) -> tuple[Tensor, Tensor]:
+    """Activations in int8 (on a CPU unsigned, around 128) and each row's scale, in the type of x: rounded up, so that nothing leaves the range."""
+    x_TI32 = x_TI.float()
+    largest_T1 = torch.maximum(x_TI32.amax(-1, keepdim=True), -x_TI32.amin(-1, keepdim=True))
+    scale_T1 = (largest_T1 * (1.004 / _LARGEST)).clamp_min(torch.finfo(torch.float32).tiny).to(x_TI.dtype)
+    x8_TI = (x_TI32 * scale_T1.float().reciprocal()).round_().to(torch.int8)
+    if x_TI.device.type == "cpu":
+        x8_TI = x8_TI.view(torch.uint8).bitwise_xor_(_ZERO)  # adds 128
+    return x8_TI, scale_T1
+
+
+def _let_go(base: nn.Linear) -> None:
+    """Give the plain weight's memory back; its shape and type are still asked for."""
+    base.weight = nn.Parameter(torch.empty_like(base.weight, device="meta"), requires_grad=False)
 
 
 def _packable(weight: Tensor) -> bool:
