@@ -20,8 +20,9 @@ from snapjudge.engine.engine import Engine
 from snapjudge.engine.requests import Read
 from snapjudge.model import attention, grouped, passes
 from snapjudge.model.attention import Shape
-from snapjudge.model.backbone import Ask, Backbone, NewTokens
+from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone, mini_folder
+from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.passes import StepPass
 
 Rows = list[dict[str, Any]]
@@ -159,7 +160,7 @@ def mini_rows(backbone: Backbone, repeats: int) -> Rows:
 def int8_rows(backbone: Backbone, repeats: int) -> Rows:
     """Measure 6: the same contents encoded in int8 and in bfloat16."""
     ids, whole = tuple(range(5, 517)), qwen_backbone(int8=True)
-    slow, fast = beside([lambda: backbone.encode([ids] * 4), lambda: whole.encode([ids] * 4)], repeats)
+    slow, fast = beside([lambda: backbone.encode([ids] * 2), lambda: whole.encode([ids] * 2)], repeats)
     return [row("6", "encode 512-token contents: int8 / bfloat16 rate", slow / fast, ">= 1.5", seconds=fast, bfloat16_seconds=slow)]
 
 

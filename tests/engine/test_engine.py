@@ -24,8 +24,8 @@ from snapjudge.errors import (
     OutOfMemory,
 )
 from snapjudge.model.adapter import Adapter, new_adapter
-from snapjudge.model.backbone import Ask, NewTokens
 from snapjudge.model.hub import load_backbone
+from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.readout import Readout
 from snapjudge.testing import write_tiny_decoder
 

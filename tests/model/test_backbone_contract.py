@@ -12,8 +12,8 @@ import torch
 
 from snapjudge.errors import BackboneUnsupported
 from snapjudge.model.adapter import Adapter, adapter_files, load_adapter, new_adapter
-from snapjudge.model.backbone import Ask, NewTokens
 from snapjudge.model.hub import load_backbone, mini_folder
+from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.readout import Readout
 from snapjudge.testing import CONTROL, FAMILIES, write_tiny_decoder
 from tests.conftest import shared

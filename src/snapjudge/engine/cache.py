@@ -70,7 +70,7 @@ class ContentCache:
         self.block_bytes = sum(heads * (key + value) for heads, key, value in layers) * BLOCK * dtype.itemsize
         blocks = max(budget // self.block_bytes, -(-longest // BLOCK))
         rows = blocks * BLOCK
-        self._pool = [
+        self.layers = [
             (torch.empty(rows, heads, key, dtype=dtype, device=device), torch.empty(rows, heads, value, dtype=dtype, device=device))
             for heads, key, value in layers
         ]
@@ -213,7 +213,7 @@ class ContentCache:
         self._offer(parent)
 
     def _copy(self, source: int, target: int, rows: int) -> None:
-        for keys, values in self._pool:
+        for keys, values in self.layers:
             for part in (keys, values):
                 part[target * BLOCK : target * BLOCK + rows] = part[source * BLOCK : source * BLOCK + rows]
 
@@ -224,16 +224,11 @@ class ContentCache:
             first = used[0] * BLOCK + start % BLOCK if used else 0
             return slice(first, first + end - start)
         index = [slots[token // BLOCK] * BLOCK + token % BLOCK for token in range(start, end)]
-        return torch.tensor(index, device=self._pool[0][0].device)
-
-    def read(self, layer: int, rows: slice | Tensor) -> LayerState:
-        """Keys and values [G, C, d] of some rows of one layer; views where the rows lie side by side."""
-        keys, values = self._pool[layer]
-        return keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
+        return torch.tensor(index, device=self.layers[0][0].device)
 
     def write(self, layers: Sequence[LayerState], rows: slice | Tensor) -> None:
         """Put keys and values [G, N, d] of every layer into some rows."""
-        for (keys, values), (new_keys, new_values) in zip(self._pool, layers, strict=True):
+        for (keys, values), (new_keys, new_values) in zip(self.layers, layers, strict=True):
             keys[rows] = new_keys.transpose(0, 1).to(keys.dtype)
             values[rows] = new_values.transpose(0, 1).to(values.dtype)
 
@@ -281,7 +276,7 @@ class Lease:
     def layers(self, tokens: int) -> "CachedLayers":
         """Keys and values of the first `tokens` tokens, layer by layer."""
         assert tokens <= self.done
-        return CachedLayers(self.cache, self.cache.rows(self._slots, 0, tokens))
+        return CachedLayers(self.cache, self.cache.rows(self._slots, 0, tokens), self._slots[: -(-tokens // BLOCK)])
 
     def write(self, layers: Sequence[LayerState]) -> None:
         """Keep the next tokens' keys and values, [G, N, d] per layer."""
@@ -295,16 +290,23 @@ class Lease:
 
 
 class CachedLayers(Sequence[LayerState]):
-    """Reads one layer at a time from the pool, as a content state's `layers` are read."""
+    """Reads one layer at a time from the pool, as a content state's `layers` are read; tells kernels the pages instead (`attention.Paged`)."""
 
-    def __init__(self, cache: ContentCache, rows: slice | Tensor) -> None:
-        self._cache, self._rows = cache, rows
+    page = BLOCK
+
+    def __init__(self, cache: ContentCache, rows: slice | Tensor, blocks: Sequence[int]) -> None:
+        self.owner, self.blocks, self._rows = cache, blocks, rows
 
     def __len__(self) -> int:
-        return len(self._cache._pool)
+        return len(self.owner.layers)
 
     def __getitem__(self, layer: int) -> LayerState:  # type: ignore[override]
-        return self._cache.read(layer, self._rows)
+        keys, values = self.owner.layers[layer]
+        return keys[self._rows].transpose(0, 1), values[self._rows].transpose(0, 1)
+
+    def pool(self, layer: int) -> LayerState:
+        """All of the pool's keys and values of a layer, [P, G, d]."""
+        return self.owner.layers[layer]
 
 
 def _common(first: Ids, second: Ids) -> Ids:

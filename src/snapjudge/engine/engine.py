@@ -24,7 +24,8 @@ from snapjudge.engine.workers import give_back_workers
 from snapjudge.errors import ContentTooLong, DeadlineMissed, EngineBusy, EngineClosed, EngineFailed, InputInvalid, OutOfMemory, SnapjudgeError
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.attention import TILE, ContentState
-from snapjudge.model.backbone import Ask, Backbone, NewTokens, Step
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.packing import Ask, NewTokens, Step
 from snapjudge.model.readout import Readout
 from snapjudge.model.tokens import Ids
 
@@ -221,6 +222,7 @@ class Engine:
                 self._end(job, DeadlineMissed(f"its turn came {late:.3f} s after its deadline", hint="ask for a later deadline"))
         self._match_again()
         for job in [job for job in self._jobs.values() if not job.work.cost]:  # read ahead, and at hand by now
+            job.request.cached = len(job.ids)
             self._end(job, None)
         parts: list[Part] = []
         computing: set[Lease] = set()

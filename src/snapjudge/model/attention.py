@@ -10,7 +10,7 @@ Tensors: N items, Q query heads, G key heads (Q is a multiple of G), R query row
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,23 @@ class ContentState:
     length: int
 
 
+@runtime_checkable
+class Paged(Protocol):
+    """Layers of a content state that lie in the pages of a pool, which other states share.
+
+    Attributes:
+        owner: whose pool it is; `blocks` the pages in the order of the content, `page` tokens to each.
+    """
+
+    owner: Any
+    blocks: Sequence[int]
+    page: int
+
+    def pool(self, layer: int) -> LayerState:
+        """Keys and values [P, G, d] of all of the pool."""
+        ...
+
+
 class Pass(Protocol):
     """One forward pass of a backbone, as its attention layers see it."""
 
@@ -56,9 +73,15 @@ class Switch:
         adapters: whose rows of the pack are whose (`AdapterRows`).
         trained: in training, the adapter that owns all rows.
         live_from: rows before it are of no use to anyone any more; linear layers leave them out.
+        kernels: whether frozen products run in our own kernels (`kernels.products`).
+        heads: how many query heads and key heads attention layers have; 0 until one has asked.
+        windows: the sliding windows that attention layers have asked for, None among them where there was none.
     """
 
     def __init__(self) -> None:
+        self.kernels = False
+        self.heads = 0, 0
+        self.windows: set[int | None] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -71,7 +94,7 @@ class Switch:
 
     def leave_out(self, rows: int, tile: int) -> None:
         """The first rows are done with; so that products keep to whole tiles, a few of them may still be computed."""
-        self.adapters = [group for group in self.adapters if group.first >= rows]
+        self.adapters = [group for group in self.adapters if group.end > rows]
         self.live_from = rows // tile * tile
 
     def once(self, what: Any, x: Tensor, make: Callable[[], Any]) -> Any:

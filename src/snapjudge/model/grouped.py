@@ -7,6 +7,7 @@ Tensors: T rows of a pack, n items, m rows of an item, s slots, I inputs, O outp
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,9 +27,16 @@ class PlacedAdapter(Adapter):
     slab: "Slab" = field(kw_only=True)
     slot: int = field(kw_only=True)
 
+    @property
+    def address(self) -> int:
+        """Where its weights begin in the device's memory."""
+        return self.slab.flat_sP[self.slot].data_ptr()
+
 
 class Slab:
     """Room for several adapters of one rank, side by side, so that a batched product over neighbours needs no copy.
+
+    Each adapter is one piece of memory, `flat_sP[slot]`; `offsets` tells where in it A and B of a path begin, in elements.
 
     Args:
         shapes: path -> (inputs, outputs) of the backbone's linears.
@@ -36,9 +44,18 @@ class Slab:
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], *, rank: int, slots: int, dtype: torch.dtype, device: torch.device) -> None:
         self.rank, self.slots = rank, slots
+        self.offsets: dict[str, tuple[int, int]] = {}
+        size = 0
+        for path, (inputs, outputs) in shapes.items():
+            self.offsets[path] = size, size + rank * inputs
+            size += rank * (inputs + outputs)
+        self.flat_sP = torch.empty(slots, size, dtype=dtype, device=device)
         self.weights = {
-            path: (torch.empty(slots, rank, inputs, dtype=dtype, device=device), torch.empty(slots, outputs, rank, dtype=dtype, device=device))
-            for path, (inputs, outputs) in shapes.items()
+            path: (
+                self.flat_sP[:, down : down + rank * inputs].view(slots, rank, inputs),
+                self.flat_sP[:, up : up + rank * outputs].view(slots, outputs, rank),
+            )
+            for (path, (down, up)), (inputs, outputs) in zip(self.offsets.items(), shapes.values(), strict=True)
         }
 
     def place(self, adapter: Adapter, slot: int) -> PlacedAdapter:
@@ -64,6 +81,23 @@ class Owned:
     adapter: Adapter
     start: int
     rows: int
+
+
+class RowAdapters(Protocol):
+    """Adapters and the rows of a pack they own, as linear layers apply them."""
+
+    @property
+    def end(self) -> int:
+        """The row after the last that is owned."""
+        ...
+
+    def rows_of(self, x_TI: Tensor) -> Tensor:
+        """What is multiplied of a layer's input: made once for all layers that share the input."""
+        ...
+
+    def add_to(self, y_TO: Tensor, path: str, rows: Tensor) -> None:
+        """Add the adapters' products to their rows' outputs, in place."""
+        ...
 
 
 @dataclass(eq=False)
@@ -117,9 +151,9 @@ class AdapterRows:
         return cls(tuple(adapters), size, span if together else rows_R.to(device), None if exact else gather_T.to(device), torch.cat(kept).to(device))
 
     @property
-    def first(self) -> int:
-        """The first row that is owned."""
-        return self.rows_R.start if isinstance(self.rows_R, slice) else int(self.rows_R[0])
+    def end(self) -> int:
+        """The row after the last that is owned."""
+        return self.rows_R.stop if isinstance(self.rows_R, slice) else int(self.rows_R[-1]) + 1
 
     def rows_of(self, x_TI: Tensor) -> Tensor:
         """The items' rows [n, m, I]; a view where nothing has to be filled up."""

@@ -36,10 +36,9 @@ class AdaptedLinear(nn.Module):
             return self._differentiable(x, switch.trained)
         live = switch.live_from
         flat_TI = switch.once("rows", x, lambda: x.view(-1, x.shape[-1]))
+        y_TO = self.product(switch.once("live", x, lambda: flat_TI[live:]) if live else flat_TI, switch)
         if live:
-            y_TO = functional.pad(self.product(switch.once("live", x, lambda: flat_TI[live:]), switch.once), (0, 0, live, 0))
-        else:
-            y_TO = self.product(flat_TI, switch.once)
+            y_TO = functional.pad(y_TO, (0, 0, live, 0))
         for rows in switch.adapters:
             rows.add_to(y_TO, self.path, switch.once(rows, x, lambda rows=rows: rows.rows_of(flat_TI)))  # type: ignore[misc]
         return y_TO.view(*x.shape[:-1], -1)

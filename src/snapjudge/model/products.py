@@ -7,22 +7,23 @@ when the laid-out one is made, and made again from it where training asks for gr
 Tensors: T rows, I inputs, O outputs.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Once = Callable[[Any, Tensor, Callable[[], Any]], Any]  # see Switch.once
+from snapjudge.model.attention import Switch
+
 _ZERO = 128  # of unsigned activations: oneDNN's fast kernels take those
 _LARGEST = 127.0
+_NEAR = 1 << 20  # numbers that stay near the processor from one operation to the next
 
 
 class FrozenProduct(Protocol):
     """y = x W^T + b of one frozen linear layer."""
 
-    def __call__(self, x_TI: Tensor, once: Once) -> Tensor:
+    def __call__(self, x_TI: Tensor, switch: Switch) -> Tensor:
         """The product for inference, [T, O]."""
         ...
 
@@ -43,8 +44,12 @@ class PlainProduct:
         self._base = base
         self._packed: Tensor | None = None
 
-    def __call__(self, x_TI: Tensor, once: Once) -> Tensor:  # noqa: ARG002 - nothing is made of x first
+    def __call__(self, x_TI: Tensor, switch: Switch) -> Tensor:
         """The product for inference, [T, O]."""
+        if switch.kernels:
+            from snapjudge.model.kernels.products import product  # noqa: PLC0415 - Triton is there where there is an accelerator
+
+            return product(x_TI, self._base.weight, self._base.bias)
         if self._packed is None and _packable(self._base.weight):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._base.weight.detach().contiguous())
             _let_go(self._base)
@@ -68,17 +73,17 @@ class Int8Product:
         self._base = base
         self._laid: tuple[Tensor, Tensor, Tensor] | None = None  # weight as the machine wants it, scale_O, zero_O
 
-    def __call__(self, x_TI: Tensor, once: Once) -> Tensor:
+    def __call__(self, x_TI: Tensor, switch: Switch) -> Tensor:
         """The product for inference, [T, O] in the type of x."""
         weight, scale_O, zero_O = self._weights()
-        x8_TI, scale_T1 = once("int8", x_TI, lambda: _quantised(x_TI))
+        x8_TI, scale_T1 = switch.once("int8", x_TI, lambda: _quantised(x_TI))
         if x_TI.device.type == "cpu":
             whole_TO = torch.ops.onednn.qlinear_pointwise(x8_TI, 1.0, _ZERO, weight, scale_O, zero_O, None, 1.0, 0, x_TI.dtype, "none", [], "")
         else:  # this library wants more than 16 rows
             filled_TI = functional.pad(x8_TI, (0, 0, 0, max(0, 32 - len(x8_TI))))
             whole_TO = (torch._int_mm(filled_TI, weight.t())[: len(x8_TI)].float() * scale_O).to(x_TI.dtype)
-        y_TO: Tensor = whole_TO * scale_T1 if self._base.bias is None else torch.addcmul(self._base.bias, whole_TO, scale_T1)
-        return y_TO
+        y_TO: Tensor = whole_TO.mul_(scale_T1)
+        return y_TO if self._base.bias is None else y_TO.add_(self._base.bias)
 
     def differentiable(self, x: Tensor) -> Tensor:
         """The same with gradients for x: with the weights that int8 stands for, and activations as they are."""
@@ -100,13 +105,16 @@ class Int8Product:
 
 def _quantised(x_TI: Tensor) -> tuple[Tensor, Tensor]:
     """Activations in int8 (on a CPU unsigned, around 128) and each row's scale, in the type of x: rounded up, so that nothing leaves the range."""
-    x_TI32 = x_TI.float()
-    largest_T1 = torch.maximum(x_TI32.amax(-1, keepdim=True), -x_TI32.amin(-1, keepdim=True))
-    scale_T1 = (largest_T1 * (1.004 / _LARGEST)).clamp_min(torch.finfo(torch.float32).tiny).to(x_TI.dtype)
-    x8_TI = (x_TI32 * scale_T1.float().reciprocal()).round_().to(torch.int8)
-    if x_TI.device.type == "cpu":
-        x8_TI = x8_TI.view(torch.uint8).bitwise_xor_(_ZERO)  # adds 128
-    return x8_TI, scale_T1
+    here = x_TI.device.type == "cpu"
+    x8_TI = torch.empty(x_TI.shape, dtype=torch.int8, device=x_TI.device)
+    scale_T1 = x_TI.new_empty(len(x_TI), 1)
+    some = max(16, _NEAR // x_TI.shape[1]) if here else len(x_TI)
+    for x_RI, x8_RI, scale_R1 in zip(x_TI.split(some), x8_TI.split(some), scale_T1.split(some), strict=True):
+        wide_RI = x_RI.to(torch.float32, copy=True)
+        largest_R1 = torch.maximum(wide_RI.amax(-1, keepdim=True), -wide_RI.amin(-1, keepdim=True))
+        scale_R1.copy_((largest_R1 * (1.004 / _LARGEST)).clamp_min(torch.finfo(torch.float32).tiny))
+        x8_RI.copy_(wide_RI.mul_(scale_R1.float().reciprocal()).round_())
+    return x8_TI.view(torch.uint8).bitwise_xor_(_ZERO) if here else x8_TI, scale_T1  # on a CPU 128 is added
 
 
 def _let_go(base: nn.Linear) -> None:

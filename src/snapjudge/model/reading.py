@@ -12,7 +12,8 @@ from torch.nn import functional
 from snapjudge.core.metric import Metric
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.attention import ContentState
-from snapjudge.model.backbone import Ask, Backbone, NewTokens
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.prompt import Content
 from snapjudge.model.readout import Readout, combine
 from snapjudge.model.tokens import Ids

@@ -22,7 +22,8 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
-from snapjudge.model.backbone import Backbone, NewTokens
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.packing import NewTokens
 from snapjudge.model.reading import STEP_TOKENS, Question, embedding, read_contents
 from snapjudge.model.readout import Readout, combine
 from snapjudge.train.checkpoint import load_state, save_state
