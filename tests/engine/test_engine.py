@@ -83,7 +83,7 @@ def test_answers_are_the_backbone_s_own_to_the_bit(backbone):
 
 
 @pytest.mark.flow
-@pytest.mark.parametrize(("family", "dtype"), [("mini", "float32"), ("llama", "float32"), ("llama", "bfloat16"), ("gemma2", "bfloat16")])
+@pytest.mark.parametrize(("family", "dtype"), [("mini", "float32"), ("llama", "float32"), ("llama", "bfloat16"), ("gemma2", "bfloat16"), ("llama", "int8")])
 def test_two_hundred_requests_in_fifty_random_packings_give_the_same_bits(family, dtype, tmp_path):
     """Any order, any step size, with and without cache hits, on one thread or two."""
     backbone = load_backbone(family if family == "mini" else str(write_tiny_decoder(tmp_path, family)), dtype=dtype)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge.cli.console import output, print_json, shown_errors
+from snapjudge.core.precision import Precision
 
 
 def ask(
@@ -12,6 +13,9 @@ def ask(
     judge: Annotated[list[str] | None, typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")] = None,
     field: Annotated[list[str] | None, typer.Option("--field", help="FIELD=TEXT for metrics that read several fields; may be repeated")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved")] = None,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="of the layers; int8 and bfloat16 are faster on large backbones, and move scores a little")
+    ] = Precision.float32,
     as_json: Annotated[bool, typer.Option("--json", help="print the judgements as JSON")] = False,
 ) -> None:
     """Judge one text: `snapjudge ask --judge tone "Thanks, that helped!"`."""
@@ -23,7 +27,7 @@ def ask(
         names = [name for part in judge or () for name in part.split(",") if name]
         if not names:
             raise OptionInvalid("no judge was named", hint='snapjudge ask --judge judges/NAME "text"')
-        panel = Panel.load(names, backbone=backbone)
+        panel = Panel.load(names, backbone=backbone, dtype=precision.value)
         inputs = _fields(field or ())
         if text is not None:
             wanted = next(iter(panel.judges.values())).metric.ordered_inputs

@@ -10,6 +10,7 @@ import numpy as np
 
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
+from snapjudge.core.precision import Precision
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import Gate
 from snapjudge.curate.read import read_examples
@@ -34,6 +35,7 @@ class ProveRequest:
     gates: Sequence[Gate] = ()
     allow_leak: bool = False
     backbone: str | None = None
+    precision: Precision = Precision.float32
 
 
 def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proof:
@@ -44,7 +46,7 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         any other SnapjudgeError of loading or reading.
     """
     progress = progress or Silent()
-    judge = Judge.load(request.judge, backbone=request.backbone)
+    judge = Judge.load(request.judge, backbone=request.backbone, dtype=request.precision)
     check_gates(request.gates, judge.metric)
     if request.out is not None and request.out.resolve().is_relative_to(judge.bundle.folder.resolve()):
         raise OptionInvalid(f"{request.out} lies in the bundle, which never changes", hint="choose a folder of its own for this report")
@@ -57,6 +59,8 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         raise DataLeak("data", problems, more=max(0, len(leaked) - 10), hint="remove them, or pass --allow-leak for a proof that proves less")
     if leaked:
         notes.append(f"{len(leaked)} of these texts were in the judge's training data (--allow-leak): the figures are too good")
+    if request.precision is not Precision.float32:
+        notes.append(f"scored in {request.precision}; the judge was calibrated in float32")
     log_p = raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), progress, "score")
     header = Header(
         judge.name,

@@ -127,7 +127,8 @@ def _json(line: dict[str, Any]) -> str:
 def _identity(panel: Panel, request: ScoreRequest) -> dict[str, Any]:
     """What the output depends on beside the records; a resumed run must have the same."""
     judges = {name: judge.bundle.digest for name, judge in panel.judges.items()}
-    return {"judges": judges, "input": str(request.source.resolve()) if request.source else "-", "map": dict(request.mapping or {})}
+    source = str(request.source.resolve()) if request.source else "-"
+    return {"judges": judges, "precision": panel.backbone.precision, "input": source, "map": dict(request.mapping or {})}
 
 
 class _Trail:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from snapjudge.core.precision import Precision
 from snapjudge.errors import BackboneNotFound, BackboneUnsupported, ExtraMissing, InputInvalid
 from snapjudge.model.attention import Shape, Switch
 from snapjudge.model.backbone import Backbone, PromptStyle
@@ -25,7 +26,7 @@ from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_fol
 EMBEDDED = "mini"
 ATTENTION = "snapjudge"
 _OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}  # of what is not a linear layer
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}  # of what is no linear layer
 
 
 def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str = "cpu") -> Backbone:
@@ -39,8 +40,8 @@ def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str =
         BackboneNotFound: no such folder, and the hub does not have it or cannot be reached.
         BackboneUnsupported: a model whose attention cannot be taken over, or no decoder.
     """
-    if dtype not in PRECISIONS:
-        raise InputInvalid(f"no precision {dtype!r}", hint=f"use {', '.join(PRECISIONS)}", received=dtype)
+    if dtype not in _DTYPES:
+        raise InputInvalid(f"no precision {dtype!r}", hint=f"use {', '.join(Precision)}", received=dtype)
     if name == EMBEDDED:
         return _load_folder(mini_folder(), EMBEDDED, dtype, torch.device(device))
     folder = Path(name).expanduser()
@@ -87,7 +88,7 @@ def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[st
     tokens = TextTokens(tokenizer_from_folder(folder), control=ours["control"])
     tokens.begin = (tokens.control(ours["begin"]),)
     switch = Switch()
-    decoder = build_mini(config, load_file(folder / "model.safetensors", device=str(device)), switch, PRECISIONS[precision])
+    decoder = build_mini(config, load_file(folder / "model.safetensors", device=str(device)), switch, _DTYPES[precision])
     return Backbone(
         name=name,
         digest=folder_digest(folder),
@@ -115,9 +116,7 @@ def _load_transformers(folder: Path, name: str, precision: str, device: torch.de
     if not weights:
         raise BackboneUnsupported(f"{name} has no *.safetensors weights", hint="pickled weights are never loaded; convert the model to safetensors")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=PRECISIONS[precision], attn_implementation=_implementation(folder), use_safetensors=True
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[precision], attn_implementation=_implementation(folder), use_safetensors=True)
         tokens = TextTokens(tokenizer_from_folder(folder), special_texts(folder))
     except (ValueError, KeyError, OSError, SafetensorError) as error:
         raise BackboneUnsupported(
