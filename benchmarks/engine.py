@@ -6,16 +6,18 @@ int8 does to judgements in `benchmarks.precision`.
     python -m benchmarks.engine [--only 4 8]
 """
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from benchmarks.common import arguments, ceiling, record, table, timed
-from benchmarks.shapes import RANK, READOUT, beside, judges, linear_work, qwen_backbone, qwen_model, row
+from benchmarks.shapes import RANK, READOUT, beside, judges, linear_work, qwen_backbone, qwen_model, random_adapter, row
 from snapjudge.engine.engine import Engine
 from snapjudge.engine.requests import Read
 from snapjudge.model import attention, grouped, passes
@@ -42,6 +44,7 @@ def main() -> None:
         "9": lambda repeats: growth_rows(qwen, repeats),
         "10": lambda repeats: streaming_rows(qwen, repeats),
         "waste": lambda _: waste_rows(mini),
+        "adapters": lambda _: adapters_rows(mini),
     }
     chosen = [name for name in measures if name in options.only] or list(measures)
     rows: Rows = []
@@ -269,6 +272,31 @@ def waste_rows(mini: Backbone) -> Rows:
             future.result()
         stats = engine.stats
     return [row("3", "rows computed that are no token of any request", stats.waste, "<= 0.10", tokens=stats.tokens, rows=stats.rows)]
+
+
+def adapters_rows(mini: Backbone) -> Rows:
+    """What 500 adapters of rank 16 take on mini, all of them on the device and asked: growth of the process, the budget kept."""
+    before = resident_bytes()
+    with Engine(mini, adapter_bytes=3 << 29, cache_bytes=1 << 24) as engine:
+        for number in range(500):
+            engine.load(f"j{number}", lambda number=number: random_adapter(mini, number))  # type: ignore[misc]
+        engine.submit(tuple(range(1000, 1064)), [Read(f"j{number}", READOUT) for number in range(500)]).result()
+        grown, stats = (resident_bytes() - before) / 2**30, engine.stats.adapters
+    return [
+        row(
+            "500",
+            "500 adapters of rank 16 resident on mini: growth of the process, GiB",
+            grown,
+            "<= 1.5",
+            slots_gib=stats.bytes_used / 2**30,
+            resident=stats.resident,
+        )
+    ]
+
+
+def resident_bytes() -> int:
+    """Memory the process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 if __name__ == "__main__":

@@ -40,15 +40,17 @@ def qwen_backbone(*, int8: bool = False) -> Backbone:
     return hook_up(qwen_model(), "Qwen2.5-0.5B shape", "random", TextTokens(tokenizer_from_folder(mini_folder())), int8=int8)
 
 
+def random_adapter(backbone: Backbone, seed: int, scope: Literal["readout", "all"] = "readout") -> Adapter:
+    """An adapter of rank 16 that does something."""
+    fresh = new_adapter(backbone.linears, scope=scope, rank=RANK, alpha=32.0, seed=seed, invocation=(), device=backbone.device)
+    weights = {path: (down.detach(), torch.randn_like(up.detach()) * 0.01) for path, (down, up) in fresh.weights.items()}
+    return Adapter(scope, RANK, 32.0, weights)
+
+
 def judges(backbone: Backbone, count: int, scope: Literal["readout", "all"] = "readout") -> list[Adapter]:
-    """Random adapters of rank 16, side by side in one slab."""
+    """Random adapters side by side in one slab."""
     slab = Slab(backbone.linears, rank=RANK, slots=count, dtype=backbone.dtype, device=backbone.device)
-    made: list[Adapter] = []
-    for seed in range(count):
-        fresh = new_adapter(backbone.linears, scope=scope, rank=RANK, alpha=32.0, seed=seed, invocation=(), device=backbone.device)
-        weights = {path: (down.detach(), torch.randn_like(up.detach()) * 0.01) for path, (down, up) in fresh.weights.items()}
-        made.append(slab.place(Adapter(scope, RANK, 32.0, weights), seed))
-    return made
+    return [slab.place(random_adapter(backbone, seed, scope), seed) for seed in range(count)]
 
 
 def beside(works: Sequence[Callable[[], Any]], repeats: int) -> list[float]:

@@ -47,7 +47,7 @@ class Engine:
         *,
         limits: Limits | None = None,
         cache_bytes: int = 1 << 30,
-        adapter_bytes: int = 1 << 30,
+        adapter_bytes: int = 3 << 29,
         rate: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.attention import TILE, row_tile
 
-LEAST_ITEMS = 4
+LEAST_ITEMS = 2
 OWN_PRODUCT = 4  # adapters of one slab from which on they get a product of their own, that copies no weights
 
 

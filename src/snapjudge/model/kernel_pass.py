@@ -31,7 +31,7 @@ class KernelPass:
 
     Args:
         spans, readouts: what lies where.
-        pool: keys and values of what is at hand, if anything is; `page` tokens to a page.
+        pool: keys and values of what is at hand, if anything is, and whose it is if it lasts; `page` tokens to a page.
         rows: of the pack; the readouts' begin at `reads_from`.
         fixed: the tables of a recorded step, where it is one; otherwise they are made when a layer first asks.
     """
@@ -86,7 +86,7 @@ class KernelPass:
 
 @dataclass(frozen=True)
 class LaidOut:
-    """Where states at hand lie: their pool (None: there are none) and whose it is, tokens of its pages, and each state's pages."""
+    """Where states at hand lie: their pool (None: there are none) and whose it is (None: made for this step), tokens of its pages, each state's pages."""
 
     pool: Pool | None
     owner: object
@@ -117,7 +117,7 @@ def laid_out(states: Sequence[ContentState]) -> LaidOut:
         )
         return keys, values
 
-    return LaidOut(pool, object(), PAGE, blocks)
+    return LaidOut(pool, None, PAGE, blocks)
 
 
 class AdapterTiles:

@@ -9,6 +9,7 @@ Tensors: T rows of the pack, D width.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ class Recorder:
 
     def __init__(self, run: Run, switch: Switch, device: torch.device) -> None:
         self._run, self._switch, self._device = run, switch, device
-        self._recordings: dict[tuple[int, bool, int], _Recording | None] = {}
+        self._recordings: WeakKeyDictionary[object, dict[tuple[int, bool], _Recording | None]] = WeakKeyDictionary()  # by the pool they read from
+        self._without_pool: dict[tuple[int, bool], _Recording | None] = {}
 
     def step(self, one: KernelPass, ids: list[int], places: list[int], adapters: Sequence[AdapterTiles]) -> tuple[Tensor, list[LayerState]] | None:
         """Hidden states [T, D] and each layer's keys and values, as copies; None where the step has to run as it is.
@@ -55,17 +57,18 @@ class Recorder:
         Args:
             one: the step's pass; its spans, readouts and pool are used.
         """
-        if self._switch.windows != {None} or any(tiles.width > COMMON for tiles in adapters):
+        passing = one.pool is not None and one.pool_owner is None
+        if passing or self._switch.windows != {None} or any(tiles.width > COMMON for tiles in adapters):
             return None
         owned = adapters[0] if adapters else None
         arrays = fixed_arrays(one, ids, places, owned)
         if arrays is None:
             return None
         size, upload = arrays
-        key = size, bool(adapters), id(one.pool_owner)
-        if key not in self._recordings:
-            self._recordings[key] = self._record(one, upload, owned)
-        recording = self._recordings[key]
+        key, recordings = (size, bool(adapters)), self._without_pool if one.pool is None else self._recordings.setdefault(one.pool_owner, {})
+        if key not in recordings:
+            recordings[key] = self._record(one, upload, owned)
+        recording = recordings[key]
         if recording is None:
             return None
         recording.static.copy_(upload.host.pin_memory(), non_blocking=True)
