@@ -100,6 +100,14 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
     assert "met" in proved.stdout
     asked = run("ask", "--judge", result.folder, "please buy")
     assert "says_buy@1" in asked.stdout
+    quick = run("ask", "--judge", result.folder, "--precision", "int8", "--json", "please buy")
+    exact = run("ask", "--judge", result.folder, "--json", "please buy")
+    near, true = (json.loads(found.stdout)["says_buy@1"]["probabilities"]["bad"] for found in (quick, exact))
+    assert near != true
+    assert near == pytest.approx(true, abs=0.25)
+    again = run("prove", result.folder, "--data", folder / "new.jsonl", "--precision", "bfloat16", "--json")
+    assert any("bfloat16" in note for note in json.loads(again.stdout)["notes"])
+    assert "bfloat16" in run("ask", "--judge", result.folder, "--precision", "int4", "x").stderr
     scored = run("score", folder / "new.jsonl", "--judge", result.folder, "--out", tmp_path / "o.jsonl", "--json")
     assert json.loads(scored.stdout)["records"] == 60
 

@@ -4,7 +4,7 @@ import gc
 import random
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 
 import pytest
 import torch
@@ -83,7 +83,9 @@ def test_answers_are_the_backbone_s_own_to_the_bit(backbone):
 
 
 @pytest.mark.flow
-@pytest.mark.parametrize(("family", "dtype"), [("mini", "float32"), ("llama", "float32"), ("llama", "bfloat16"), ("gemma2", "bfloat16"), ("llama", "int8")])
+@pytest.mark.parametrize(
+    ("family", "dtype"), [("mini", "float32"), ("llama", "float32"), ("llama", "bfloat16"), ("gemma2", "bfloat16"), ("llama", "int8"), ("mistral", "float32")]
+)
 def test_two_hundred_requests_in_fifty_random_packings_give_the_same_bits(family, dtype, tmp_path):
     """Any order, any step size, with and without cache hits, on one thread or two."""
     backbone = load_backbone(family if family == "mini" else str(write_tiny_decoder(tmp_path, family)), dtype=dtype)
@@ -122,6 +124,115 @@ def test_what_was_read_is_not_read_again(backbone):
     assert longer.cached == (64 if backbone.content_mask == "causal" else 0)
     assert first.logits == again.logits
     assert engine.stats.cache.hit_rate > 0.3
+
+
+def test_adapters_of_two_slabs_and_readouts_of_two_lengths_each_get_their_own(llama):
+    judges = {f"j{seed}": adapter_for(llama, seed, "all" if seed % 9 == 4 else "readout", rank=8) for seed in range(20)}  # more than a slab holds
+    with Engine(llama) as engine:
+        for name, adapter in judges.items():
+            engine.load(name, adapter)
+        engine.submit(content_for(0, 20), [Read(name, readout_for(llama)) for name in judges]).result(SOON)  # places them in order
+        for names in (["j1", "j18", "j2"], ["j19", "j0"], ["j13", "j16", "j4", "j17"]):
+            ids = content_for(len(names), 33)
+            reads = [Read(name, readout_for(llama, size)) for size in (3, 9, 6) for name in names]
+            answer = engine.submit(ids, reads).result(SOON)
+            for read, logits in zip(reads, answer.logits, strict=True):
+                assert logits == expected(llama, ids, judges[read.adapter], read.readout)
+
+
+def test_a_content_that_was_put_out_while_it_waited_is_read_to_its_end(llama):
+    """A short request takes the room of a content that two others wait for: none of them may read what is there of it."""
+    longest, read = llama.content_tokens, Read(None, readout_for(llama))
+    with Engine(llama, limits=Limits(step_tokens=64), cache_bytes=1) as engine:
+        for first in range(12):
+            ids = content_for(100 + first, longest - 40)
+            engine.submit(ids[: longest // 2], [read]).result(SOON)
+            with engine._wake:
+                short = engine.submit(content_for(200 + first, longest // 2 + 8), [read])
+                futures = [engine.submit(ids, [read]) for _ in range(2)]
+            short.result(SOON)
+            assert all(future.result(SOON).logits[0] == expected(llama, ids, None, read.readout) for future in futures)
+
+
+def test_two_contents_that_do_not_fit_together_are_answered_one_after_the_other(llama):
+    read = Read(None, readout_for(llama))
+    with Engine(llama, limits=Limits(step_tokens=32), cache_bytes=1) as engine:
+        futures = [engine.submit(content_for(seed, llama.content_tokens - 8 * seed), [read]) for seed in range(4)]
+        for seed, future in enumerate(futures):
+            assert future.result(SOON).logits[0] == expected(llama, content_for(seed, llama.content_tokens - 8 * seed), None, read.readout)
+
+
+def test_sessions_that_keep_everything_make_room_for_a_request(llama):
+    read = Read(None, readout_for(llama))
+    with Engine(llama, cache_bytes=1) as engine:
+        sessions = [engine.session() for _ in range(3)]
+        for seed, session in enumerate(sessions):
+            session.append(content_for(seed, llama.content_tokens // 3), [read]).result(SOON)
+        assert engine.submit(content_for(9, llama.content_tokens), [read]).result(SOON).logits
+        again = sessions[0].append((5, 6, 7), [read]).result(SOON)
+        assert again.logits[0] == expected(llama, sessions[0].content, None, read.readout)
+
+
+@pytest.mark.parametrize("error", [IndexError("index out of range"), FileNotFoundError("gone"), KeyError("layer")])
+def test_whatever_a_step_raises_reaches_its_request_and_the_engine_goes_on(llama, error, monkeypatch):
+    read, plain = Read(None, readout_for(llama)), llama.step
+    with Engine(llama) as engine:
+        monkeypatch.setattr(llama, "step", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(EngineFailed):
+            engine.submit(content_for(1), [read]).result(SOON)
+        monkeypatch.setattr(llama, "step", plain)
+        assert engine.submit(content_for(1), [read]).result(SOON).logits
+
+
+def test_an_engine_whose_own_code_fails_ends_every_request_and_says_so(llama, monkeypatch):
+    read = Read(None, readout_for(llama))
+    with Engine(llama) as engine:
+        monkeypatch.setattr(engine, "_plan", lambda: 1 / 0)
+        with pytest.raises(EngineFailed, match="stopped"):
+            engine.submit(content_for(1), [read]).result(SOON)
+        with pytest.raises(EngineClosed):
+            engine.submit(content_for(1), [read])
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_token_ids_outside_the_vocabulary_are_named(llama, wrong):
+    readout = readout_for(llama)
+    with Engine(llama) as engine:
+        for ids, asked in (((5, wrong), readout), ((5,), Readout((5, wrong), ((6,),))), ((5,), Readout((5,), ((wrong,),)))):
+            with pytest.raises(InputInvalid, match=str(wrong)):
+                engine.submit(ids, [Read(None, asked)])
+        with pytest.raises(InputInvalid, match="labels"):
+            engine.submit((5,), [Read(None, Readout((5,), ()))])
+
+
+def test_a_callback_may_come_back_to_the_engine_and_the_session(llama):
+    read, done = Read(None, readout_for(llama)), threading.Event()
+    with Engine(llama) as engine, engine.session() as session:
+
+        def more(_):
+            session.append((7, 8), [read]).add_done_callback(lambda _: done.set())
+
+        session.append(content_for(1, 20), [read]).add_done_callback(more)
+        assert done.wait(SOON)
+
+
+def test_waiting_for_several_futures_sees_the_cancelled_ones(llama):
+    with Engine(llama) as engine:
+        with engine._wake:
+            futures = [engine.submit(content_for(seed, 30), [Read(None, readout_for(llama))]) for seed in range(3)]
+            assert futures[1].cancel()
+        finished, left = wait(futures, timeout=SOON)
+    assert len(finished) == 3
+    assert not left
+
+
+def test_a_source_that_gives_another_adapter_is_refused_by_name(llama):
+    read, given = Read("a", readout_for(llama)), [adapter_for(llama, 1, rank=16), adapter_for(llama, 2, rank=16)]
+    with Engine(llama) as engine:
+        engine.load("a", lambda: given[0])
+        given.reverse()  # trained into the same folder before it was first needed
+        with pytest.raises(AdapterInvalid, match="no longer"):
+            engine.submit(content_for(1), [read]).result(SOON)
 
 
 def test_a_session_costs_its_new_tokens_only_and_stays_at_hand(llama):

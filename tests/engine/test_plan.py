@@ -19,7 +19,7 @@ def work(number=0, tokens=100, readouts=(10,), *, arrived=0.0, divisible=False, 
 
 
 def admit(one, waiting, running, now, rate, limits):
-    return admit_queued(one, waiting, sum(other.cost for other in waiting), running, now, rate, limits)
+    return admit_queued(one, waiting, len(waiting), sum(other.cost for other in waiting), running, now, rate, limits)
 
 
 def works():

@@ -25,7 +25,7 @@ def compiled(kernel, types, constants, warps, stages):
 
 
 def main(dtype):
-    stages = attention.stages_for(4 if dtype == "fp32" else 2)
+    itemsize = 4 if dtype == "fp32" else 2
     for rows in (64, 1024):
         block_t, block_o, warps = products.blocks_for(rows)
         types = dict.fromkeys(("x", "w", "bias", "y"), f"*{dtype}")
@@ -39,11 +39,18 @@ def main(dtype):
         compiled(lora._expand, types, {"ROWS": lora.ROWS, "RANK": width, "BLOCK_O": 128}, 4, 3)
     types = dict.fromkeys(attention._attend.arg_names, "i32") | dict.fromkeys(("q", "k", "v", "pool_k", "pool_v", "out"), f"*{dtype}")
     types |= dict.fromkeys(attention.Tiles.__dataclass_fields__, "*i64") | {"scale": "fp32", "softcap": "fp32"}
-    for heads, width, softcap in ((3, 128, False), (7, 64, True)):
+    for heads, width, softcap in ((3, 128, False), (7, 64, True), (4, 256, True), (32, 128, False), (1, 64, False)):
         share = triton.next_power_of_2(heads)
-        constants = {"HEADS": heads, "SHARE": share, "ROWS": attention.rows_of_a_tile(heads, 1), "WIDTH": width, "VALUES": width, "BLOCK_D": width}
+        constants = {
+            "HEADS": heads,
+            "SHARE": share,
+            "ROWS": attention.rows_of_a_tile(heads, 1, width * itemsize),
+            "WIDTH": width,
+            "VALUES": width,
+            "BLOCK_D": width,
+        }
         constants |= {"BLOCK_V": width, "BLOCK_K": attention.KEYS, "PAGE": 16, "SOFTCAP": softcap}
-        compiled(attention._attend, types, constants, 8, stages)
+        compiled(attention._attend, types, constants, 8, attention.stages_for(width * itemsize))
 
 
 if __name__ == "__main__":

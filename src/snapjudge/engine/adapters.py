@@ -3,6 +3,7 @@
 A name's adapter can be replaced while requests run: each request holds the version it came with. Knows nothing of requests or time.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class Version:
     scope: Scope
     rank: int
     source: Callable[[], Adapter]
+    digest: str
     pinned: bool = False
     current: bool = True
     uses: int = 0
@@ -62,6 +64,7 @@ class AdapterPool:
         self._current: dict[str, Version] = {}
         self._slabs: list[tuple[Slab, list[Version | None]]] = []
         self._clock = self._placed = self._evicted = 0
+        self._working: set[Version] = set()  # versions of the step that runs
 
     @property
     def stats(self) -> AdapterStats:
@@ -70,24 +73,23 @@ class AdapterPool:
         used = sum(self._bytes(slab.rank) * sum(owner is not None for owner in owners) for slab, owners in self._slabs)
         return AdapterStats(len(self._current), resident, used, self._budget, self._placed, self._evicted)
 
-    def load(self, name: str, source: Adapter | Callable[[], Adapter], *, pinned: bool = False) -> Version | None:
+    def load(self, name: str, adapter: Adapter, source: Callable[[], Adapter], *, pinned: bool = False) -> Version | None:
         """Load an adapter under a name; returns the version it replaces, if nobody uses that any more.
 
         Args:
-            source: the adapter, or what reads it when it is needed on the device.
+            source: what reads it again when it is needed on the device.
             pinned: never put out.
 
         Raises:
             AdapterInvalid: its layers or ranks do not fit the backbone. What was loaded before stays.
+            OutOfMemory: it is to be pinned and there is no room. What was loaded before stays.
         """
-        adapter = source if isinstance(source, Adapter) else source()
-        self._check(name, adapter)
+        self.check(name, adapter)
         self._clock += 1
-        read = source if not isinstance(source, Adapter) else (lambda: adapter)
-        new = Version(name, self._clock, adapter.scope, -(-adapter.rank // TILE) * TILE, read, pinned)
-        replaced, self._current[name] = self._current.get(name), new
+        new = Version(name, self._clock, adapter.scope, -(-adapter.rank // TILE) * TILE, source, digest_of(adapter), pinned)
         if pinned:
-            self.place([new])
+            self._place({new: adapter})
+        replaced, self._current[name] = self._current.get(name), new
         return self._retire(replaced)
 
     def unload(self, name: str) -> Version | None:
@@ -120,21 +122,45 @@ class AdapterPool:
         version.uses -= 1
         return None if version.current else self._retire(version)
 
-    def place(self, versions: Iterable[Version]) -> None:
-        """Bring versions onto the device, all at once; others that are neither pinned nor among them make room.
+    def absent(self, versions: Iterable[Version]) -> list[Version]:
+        """Those of some versions that have to be read before they can be placed."""
+        return [version for version in dict.fromkeys(versions) if version.placed is None]
+
+    def read(self, version: Version) -> Adapter:
+        """An adapter from its source once more; needs no turn, and may take as long as a disk does.
+
+        Raises:
+            AdapterInvalid: the source gives another adapter than the one that was loaded, such as a folder that was trained into again.
+        """
+        adapter = version.source()
+        if digest_of(adapter) != version.digest:
+            raise AdapterInvalid(f"adapter {version.name} is no longer what was loaded", hint="load it again under its name, from a folder of its own")
+        return adapter
+
+    def work_with(self, versions: Iterable[Version], read: Mapping[Version, Adapter]) -> None:
+        """Bring a step's versions onto the device, all at once; they stay there until `work_done`. Others that are not pinned make room.
+
+        Args:
+            read: the absent ones.
 
         Raises:
             OutOfMemory: they do not fit together.
         """
-        wanted = sorted(set(versions), key=lambda version: version.number)
+        self._working = set(versions)
         self._clock += 1
-        for version in wanted:
+        for version in self._working:
             version.last_used = self._clock
-        for version in wanted:
-            if version.placed is None:
-                slab, owners, slot = self._slot(version.rank)
-                version.placed, owners[slot] = slab.place(version.source(), slot), version
-                self._placed += 1
+        self._place({version: read[version] for version in sorted(self._working, key=lambda version: version.number) if version.placed is None})
+
+    def work_done(self) -> None:
+        """The step is over."""
+        self._working = set()
+
+    def _place(self, adapters: Mapping[Version, Adapter]) -> None:
+        for version, adapter in adapters.items():
+            slab, owners, slot = self._slot(version.rank)
+            version.placed, owners[slot] = slab.place(adapter, slot), version
+            self._placed += 1
 
     def _retire(self, version: Version | None) -> Version | None:
         if version is None:
@@ -179,14 +205,19 @@ class AdapterPool:
         return slab, self._slabs[-1][1], 0
 
     def _idle(self) -> list[Version]:
-        """Versions on the device that may be put out: not pinned, not of this step."""
+        """Versions on the device that may be put out: not pinned, not of the step that runs."""
         owners = [owner for _, some in self._slabs for owner in some if owner is not None]
-        return [owner for owner in owners if not owner.pinned and owner.last_used != self._clock]
+        return [owner for owner in owners if not owner.pinned and owner not in self._working]
 
     def _bytes(self, rank: int) -> int:
         return sum(rank * (inputs + outputs) for inputs, outputs in self._shapes.values()) * self._dtype.itemsize
 
-    def _check(self, name: str, adapter: Adapter) -> None:
+    def check(self, name: str, adapter: Adapter) -> None:
+        """Refuse an adapter that does not fit the backbone.
+
+        Raises:
+            AdapterInvalid.
+        """
         for path, (inputs, outputs) in self._shapes.items():
             pair = adapter.weights.get(path)
             sizes = None if pair is None else (tuple(pair[0].shape), tuple(pair[1].shape))
@@ -195,3 +226,11 @@ class AdapterPool:
                     f"adapter {name}: layer {path} has shapes {sizes}, expected {((adapter.rank, inputs), (outputs, adapter.rank))}",
                     hint="load an adapter that was trained on this backbone",
                 )
+
+
+def digest_of(adapter: Adapter) -> str:
+    """Of an adapter's weights, scope and scale."""
+    found = hashlib.sha256(f"{adapter.scope} {adapter.rank} {adapter.alpha}".encode())
+    for tensor in adapter.parameters():
+        found.update(tensor.detach().float().contiguous().cpu().numpy().data)
+    return found.hexdigest()

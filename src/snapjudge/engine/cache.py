@@ -8,8 +8,10 @@ Tensors: G key heads, d head width, C content tokens, N new tokens, P rows of th
 
 import heapq
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,7 +48,9 @@ class Node:
     tokens: Ids
     slots: tuple[int, ...]
     children: "dict[Ids, Node]" = field(default_factory=dict)
+    order: list[Ids] = field(default_factory=list)  # the children's tokens, sorted
     pins: int = 0
+    held: int = 0  # pins of it and of all below it
     used: int = 0
 
     @property
@@ -79,6 +83,7 @@ class ContentCache:
         self._leaves: list[tuple[int, int, Node]] = []  # a heap by last use; stale entries are skipped
         self._clock = 0
         self._asked = self._found = self._evicted = 0
+        self._held = self._leased = 0  # blocks that cannot be put out: of pinned nodes, and of leases not ended
         self.changed: set[int] = set()  # nodes under which something came or went, since the caller last cleared it
 
     @property
@@ -122,6 +127,7 @@ class ContentCache:
     def unpin(self, node: Node) -> None:
         """Undo one pin."""
         node.pins -= 1
+        self._count(node, -1)
         self._touch(node)
         self._offer(node)
 
@@ -130,7 +136,7 @@ class ContentCache:
         root = self._roots.get(space)
         if root is None:
             return
-        for node in list(_below(root)):
+        for node in _below(root):
             if node.evictable:
                 self._remove(node)
         if not root.children:
@@ -156,16 +162,24 @@ class ContentCache:
         return node, at
 
     def _nearest(self, node: Node, rest: Ids) -> tuple[Ids, tuple[int, ...]]:
-        """The child that shares most leading tokens with the rest."""
-        best: tuple[Ids, tuple[int, ...]] = ((), ())
-        for child in node.children.values():
-            if rest and child.tokens[0] == rest[0] and len(_common(child.tokens, rest)) > len(_common(best[0], rest)):
-                best = child.tokens, child.slots
-        return best
+        """The child that shares most leading tokens with the rest: a neighbour of it in the order of tokens."""
+        if not rest:
+            return (), ()
+        place = bisect_left(node.order, rest)
+        near = max(node.order[max(0, place - 1) : place + 1], key=lambda tokens: len(_common(tokens, rest)), default=())
+        return (near, node.children[near].slots) if near and near[0] == rest[0] else ((), ())
 
     def _pin(self, node: Node) -> None:
         node.pins += 1
+        self._count(node, 1)
         self._touch(node)
+
+    def _count(self, node: Node | None, change: int) -> None:
+        """Note a pin, or the end of one, on a node and all above it: none of them can be put out."""
+        while node is not None:
+            before, node.held = node.held, node.held + change
+            self._held += len(node.slots) * ((node.held > 0) - (before > 0))
+            node = node.parent
 
     def _touch(self, node: Node | None) -> None:
         self._clock += 1
@@ -182,7 +196,9 @@ class ContentCache:
             heapq.heapify(self._leaves)
 
     def _allocate(self, count: int) -> tuple[int, ...] | None:
-        """Free blocks, side by side where there are such; others are put out to make room."""
+        """Free blocks, side by side where there are such; others are put out to make room. None, and nothing put out, where that would not do."""
+        if count > len(self._free) - self._held - self._leased:
+            return None
         while int(self._free.sum()) < count:
             if not self._evict():
                 return None
@@ -191,6 +207,7 @@ class ContentCache:
         first = int(runs[0]) if len(runs) else 0
         chosen = tuple(int(slot) for slot in free[first : first + count])
         self._free[list(chosen)] = False
+        self._leased += count
         return chosen
 
     def _evict(self) -> bool:
@@ -207,6 +224,7 @@ class ContentCache:
         assert not node.pins
         parent = node.parent
         del parent.children[node.tokens]
+        del parent.order[bisect_left(parent.order, node.tokens)]
         self._free[list(node.slots)] = True
         self.changed |= {node.number, parent.number}
         node.parent = None
@@ -237,6 +255,7 @@ class ContentCache:
         node, at = lease.node, lease.start
         whole = lease.done == len(lease.ids)
         fresh = list(lease.fresh)
+        self._leased -= len(fresh)
         pieces = [lease.ids[i : i + BLOCK] for i in range(at, lease.done, BLOCK)] if self.prefix else [lease.ids] * (whole and at == 0)
         pieces = [piece if i + 1 < len(pieces) or not self.prefix else lease.ids[at + i * BLOCK : lease.done] for i, piece in enumerate(pieces)]
         for piece in pieces:
@@ -251,6 +270,7 @@ class ContentCache:
             else:
                 following = self._node(node, piece, slots)
                 node.children[piece] = following
+                insort(node.order, piece)
                 self.changed.add(node.number)
             node = following
         self._free[fresh] = True
@@ -276,7 +296,7 @@ class Lease:
     def layers(self, tokens: int) -> "CachedLayers":
         """Keys and values of the first `tokens` tokens, layer by layer."""
         assert tokens <= self.done
-        return CachedLayers(self.cache, self.cache.rows(self._slots, 0, tokens), self._slots[: -(-tokens // BLOCK)])
+        return CachedLayers(self.cache, self._slots[: -(-tokens // BLOCK)], tokens)
 
     def write(self, layers: Sequence[LayerState]) -> None:
         """Keep the next tokens' keys and values, [G, N, d] per layer."""
@@ -294,8 +314,12 @@ class CachedLayers(Sequence[LayerState]):
 
     page = BLOCK
 
-    def __init__(self, cache: ContentCache, rows: slice | Tensor, blocks: Sequence[int]) -> None:
-        self.owner, self.blocks, self._rows = cache, blocks, rows
+    def __init__(self, cache: ContentCache, blocks: Sequence[int], tokens: int) -> None:
+        self.owner, self.blocks, self._tokens = cache, blocks, tokens
+
+    @cached_property
+    def _rows(self) -> slice | Tensor:
+        return self.owner.rows(self.blocks, 0, self._tokens)
 
     def __len__(self) -> int:
         return len(self.owner.layers)
@@ -315,8 +339,11 @@ def _common(first: Ids, second: Ids) -> Ids:
     return first[:count]
 
 
-def _below(node: Node) -> Iterator[Node]:
+def _below(node: Node) -> list[Node]:
     """All nodes under one, deepest first."""
-    for child in list(node.children.values()):
-        yield from _below(child)
-        yield child
+    found, left = [], list(node.children.values())
+    while left:
+        following = left.pop()
+        found.append(following)
+        left += following.children.values()
+    return found[::-1]

@@ -16,7 +16,7 @@ from types import TracebackType
 import torch
 
 from snapjudge.engine.adapters import AdapterPool, Version
-from snapjudge.engine.cache import ContentCache, Lease
+from snapjudge.engine.cache import ContentCache, Lease, Node
 from snapjudge.engine.plan import Limits, Share, Work, admit, next_step
 from snapjudge.engine.requests import Answer, EngineStats, Job, Part, Read, Request
 from snapjudge.engine.session import Session
@@ -30,6 +30,8 @@ from snapjudge.model.readout import Readout
 from snapjudge.model.tokens import Ids
 
 _log = logging.getLogger(__name__)
+
+MATCHES = 64  # waiting jobs whose cost is looked up again before a step
 
 
 class Engine:
@@ -60,6 +62,9 @@ class Engine:
         self._adapters = AdapterPool(backbone.linears, budget=adapter_bytes, dtype=backbone.dtype, device=backbone.device)
         self._jobs: dict[int, Job] = {}
         self._at_node: dict[int, set[int]] = {}
+        self._kept: dict[int, Node] = {}  # what sessions keep, oldest first
+        self._stale: dict[int, None] = {}  # jobs whose cost may have changed, in the order they were noticed
+        self._outcomes: list[Callable[[], None]] = []  # futures to resolve once the lock is let go
         self._leases: dict[tuple[int | None, Ids], tuple[Lease, int]] = {}
         self._numbers = itertools.count()
         self._running = 0
@@ -81,9 +86,12 @@ class Engine:
 
         Raises:
             AdapterInvalid: it does not fit the backbone; what was loaded before stays.
+            OutOfMemory: it is to be pinned and there is no room; what was loaded before stays.
         """
+        read = adapter if callable(adapter) else (lambda: adapter)
+        given = read()  # a folder is read before anybody has to wait for it
         with self._wake:
-            self._forget(self._adapters.load(name, adapter, pinned=pinned))
+            self._forget(self._adapters.load(name, given, read, pinned=pinned))
 
     def unload(self, name: str) -> None:
         """Forget an adapter; requests that hold it finish.
@@ -105,17 +113,20 @@ class Engine:
             EngineBusy: the queue is full or the deadline would be missed; with the seconds after which it would not.
             AdapterUnknown, ContentTooLong, InputInvalid, EngineClosed.
         """
+        return self._submit(content, reads, deadline=deadline)
+
+    def _submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None, answered: Callable[[], None] | None = None) -> "Future[Answer]":
         self._check(content, reads)
         with self._wake:
             if self._closed:
                 raise EngineClosed("the engine is closed", hint="open a new one")
             now = self._clock()
-            request = Request(Future(), now, [None] * len(reads), 0, len(content))
+            request = Request(Future(), now, [None] * len(reads), 0, len(content), answered)
             jobs = self._jobs_of(request, tuple(content), reads, now, None if deadline is None else now + deadline)
             waiting = [job.work for job in self._jobs.values()]
-            queued = sum(work.cost for work in waiting)
+            queued, requests = sum(work.cost for work in waiting), len({job.request for job in self._jobs.values()})
             for job in jobs:
-                if refusal := admit(job.work, waiting, queued, self._running, now, self._rate, self.limits):
+                if refusal := admit(job.work, waiting, requests, queued, self._running, now, self._rate, self.limits):
                     self._refused += 1
                     hint = "ask for a later deadline, or fewer judges" if refusal.retry_after is None else f"try again in {refusal.retry_after:.3f} s"
                     raise EngineBusy(refusal.reason, hint=hint, retry_after=refusal.retry_after)
@@ -128,7 +139,7 @@ class Engine:
 
     def session(self, content: Ids = ()) -> Session:
         """A content that grows and stays at hand: each turn, or each piece of a stream, costs its new tokens only (causal backbones)."""
-        return Session(content, self.submit, self._keep)
+        return Session(content, self._submit, self._keep)
 
     @property
     def stats(self) -> EngineStats:
@@ -143,16 +154,21 @@ class Engine:
         with self._wake:
             self._closed = True
             self._wake.notify()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # a future's callback may close it
+            self._thread.join()
 
     def _keep(self, content: Ids) -> Callable[[], None]:
-        """Pin what is at hand of a content; the result lets it go again."""
+        """Pin what is at hand of a content; the result lets it go again. Where nothing else makes room for a request, the oldest are let go before."""
         with self._wake:
-            node = self._cache.pin(None, content)
+            number = next(self._numbers)
+            self._kept[number] = self._cache.pin(None, content)
 
         def let_go() -> None:
             with self._wake:
-                self._cache.unpin(node)
+                node = self._kept.pop(number, None)
+                if node is not None:
+                    self._cache.unpin(node)
+                    self._wake.notify()
 
         return let_go
 
@@ -163,12 +179,20 @@ class Engine:
             raise ContentTooLong(
                 f"the content has {len(content)} tokens and {self.backbone.name} reads {self.backbone.content_tokens}", hint="send it in windows"
             )
+        self._check_ids(content)
         for read in reads:
-            size = len(read.readout.token_ids)
-            if not size or not all(read.readout.label_tokens):
-                raise InputInvalid("a readout without tokens, or a label without answer tokens", hint="render the metric's readout for this backbone")
+            size, labels = len(read.readout.token_ids), read.readout.label_tokens
+            if not size or not labels or not all(labels):
+                raise InputInvalid("a readout without tokens or labels, or a label without answer tokens", hint="render the metric's readout for this backbone")
+            for ids in (read.readout.token_ids, *labels):
+                self._check_ids(ids)
             if size > self.backbone.readout_tokens:
                 raise InputInvalid(f"a readout of {size} tokens; {self.backbone.name} has room for {self.backbone.readout_tokens}", hint="shorten the question")
+
+    def _check_ids(self, ids: Ids) -> None:
+        if min(ids) < 0 or max(ids) >= self.backbone.vocabulary:
+            wrong = next(token for token in ids if not 0 <= token < self.backbone.vocabulary)
+            raise InputInvalid(f"token id {wrong}; {self.backbone.name} has ids from 0 to {self.backbone.vocabulary - 1}", hint="use its own tokenizer")
 
     def _jobs_of(self, request: Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None) -> list[Job]:
         """One job for all reads that share the content, one for each that reads it under its own adapter."""
@@ -196,26 +220,47 @@ class Engine:
                 self._adapters.hold(version)
 
     def _loop(self) -> None:
-        while True:
+        try:
+            while self._turn():
+                self._resolve()
+        except Exception as error:
+            _log.exception("the engine stopped")
             with self._wake:
-                while not self._jobs and not self._closed:
-                    self._wake.wait()
-                if self._closed:
-                    for job in list(self._jobs.values()):
-                        self._end(job, EngineClosed("the engine was closed before this request's turn", hint="open a new one"))
-                    return
-                parts = self._plan()
-                self._running = sum(part.tokens + sum(len(readout.token_ids) for _, _, readout in part.reads) for part in parts)
-            if parts:
-                self._run(parts)
-            with self._wake:
-                self._running = 0
+                self._closed = True
+                for job in list(self._jobs.values()):
+                    self._end(job, EngineFailed(f"the engine stopped: {error}", hint="open a new one; the log has the details"))
+        self._resolve()
+
+    def _turn(self) -> bool:
+        """One step, or the wait for something to do; False when the engine is closed."""
+        with self._wake:
+            while not self._jobs and not self._closed:
+                self._wake.wait()
+            if self._closed:
+                for job in list(self._jobs.values()):
+                    self._end(job, EngineClosed("the engine was closed before this request's turn", hint="open a new one"))
+                return False
+            parts = self._plan()
+            self._running = sum(part.tokens + sum(len(readout.token_ids) for _, _, readout in part.reads) for part in parts)
+        if parts:
+            self._run(parts)
+        with self._wake:
+            self._running = 0
+            self._adapters.work_done()
+        return True
+
+    def _resolve(self) -> None:
+        """Hand out results: without the lock, since whoever waits for one may come back at once."""
+        with self._wake:
+            outcomes, self._outcomes = self._outcomes, []
+        for outcome in outcomes:
+            outcome()
 
     def _plan(self) -> list[Part]:
         """The next step's parts, their contents leased; requests that were cancelled or are too late are ended."""
         now = self._clock()
         for job in list(self._jobs.values()):
-            if job.request.future.done():  # cancelled, or failed in another part
+            if job.request.over:  # cancelled, or failed in another part
                 self._end(job, None)
             elif job.work.deadline is not None and job.work.deadline < now:
                 late = now - job.work.deadline
@@ -224,27 +269,47 @@ class Engine:
         for job in [job for job in self._jobs.values() if not job.work.cost]:  # read ahead, and at hand by now
             job.request.cached = len(job.ids)
             self._end(job, None)
+        blocked: set[int] = set()
         parts: list[Part] = []
-        computing: set[Lease] = set()
-        for share in next_step((job.work for job in self._jobs.values()), now, self._rate, self.limits):
-            part = self._part(share, computing)
-            if part is not None:
-                parts.append(part)
+        while not parts and len(blocked) < len(self._jobs):
+            computing: dict[Lease, bool] = {}
+            for share in next_step((job.work for number, job in self._jobs.items() if number not in blocked), now, self._rate, self.limits):
+                part = self._part(share, computing)
+                if part is not None:
+                    parts.append(part)
+                elif share.number in self._jobs and self._jobs[share.number].lease is None:
+                    blocked.add(share.number)  # no room for its content: the others must not wait for it
+            if not parts and len(blocked) == len(self._jobs) and self._kept:
+                self._cache.unpin(self._kept.pop(next(iter(self._kept))))
+                blocked.clear()
         return parts
 
     def _match_again(self) -> None:
-        """Where something came into the cache or left it, the works that stand there have a new cost."""
+        """Where something came into the cache or left it, the works that stand there have a new cost; as many are looked up as a step can bear."""
         for node in self._cache.changed:
-            for number in self._at_node.pop(node, ()):
-                job = self._jobs.get(number)
-                if job is not None and job.lease is None:
-                    tokens, job.node = self._cache.match(job.space, job.ids)
-                    job.work = replace(job.work, tokens=len(job.ids) - tokens)
-                    self._at_node.setdefault(job.node, set()).add(number)
+            self._stale.update(dict.fromkeys(self._at_node.get(node, ())))
         self._cache.changed.clear()
+        for number in list(itertools.islice(self._stale, MATCHES)):
+            del self._stale[number]
+            job = self._jobs.get(number)
+            if job is not None and job.lease is None:
+                self._leave(job)
+                tokens, job.node = self._cache.match(job.space, job.ids)
+                job.work = replace(job.work, tokens=len(job.ids) - tokens)
+                self._at_node.setdefault(job.node, set()).add(number)
 
-    def _part(self, share: Share, computing: set[Lease]) -> Part | None:
+    def _leave(self, job: Job) -> None:
+        """Forget where in the cache a job's match ended."""
+        standing = self._at_node.get(job.node, set())
+        standing.discard(job.number)
+        if not standing:
+            self._at_node.pop(job.node, None)
+
+    def _part(self, share: Share, computing: dict[Lease, bool]) -> Part | None:
         """What a share means for its job, its content leased; None while there is no room in the cache or another part computes the content.
+
+        Args:
+            computing: contents that this step computes, and whether they are complete after it.
 
         The cache may have changed since the share was planned, by the leases of this very step: what is left is looked up again.
         """
@@ -254,14 +319,12 @@ class Engine:
         lease = job.lease
         assert lease is not None
         left = len(job.ids) - lease.done
-        if lease in computing:
-            tokens = 0
-        else:
-            tokens = min(share.tokens, left) if self._cache.prefix else left
-            job.work = replace(job.work, tokens=left)
-        if tokens:
-            computing.add(lease)
-        whole = tokens == left or (lease in computing and not share.tokens)
+        job.work = replace(job.work, tokens=left)
+        if not job.work.cost:  # read ahead, and another request has computed it
+            self._end(job, None)
+            return None
+        tokens = 0 if lease in computing else min(share.tokens, left) if self._cache.prefix else left
+        whole = computing.setdefault(lease, tokens == left)
         if not tokens and not (whole and share.readouts):
             return None
         job.request.began = job.request.began or self._clock()
@@ -285,11 +348,11 @@ class Engine:
         try:
             pieces, step = self._compute(parts)
             flat = torch.cat(step.logits).tolist() if step.logits else []  # the step's one wait for the device
-        except (SnapjudgeError, RuntimeError, MemoryError) as error:
+            for (lease, _), state in zip(pieces, step.states, strict=True):
+                lease.write(state.layers)
+        except Exception as error:  # whatever a model's code, an adapter's source or a kernel raises: the requests get it, the engine goes on
             self._run_apart(parts, error)
             return
-        for (lease, _), state in zip(pieces, step.states, strict=True):
-            lease.write(state.layers)
         with self._wake:
             self._rows += step.rows
             self._settle(parts, flat, sum(tokens for _, tokens in pieces), began)
@@ -330,8 +393,12 @@ class Engine:
 
     def _compute(self, parts: list[Part]) -> tuple[list[tuple[Lease, int]], Step]:
         """Put the parts in one pass of the backbone; also tells which leases it gave how many new tokens."""
+        versions = [version for part in parts for version in _versions(part)]
         with self._wake:
-            self._adapters.place(version for part in parts for version in _versions(part))
+            absent = self._adapters.absent(versions)
+        read = {version: self._adapters.read(version) for version in absent}
+        with self._wake:
+            self._adapters.work_with(versions, read)
         pieces: dict[Lease, tuple[int, int]] = {}  # index in the step, new tokens
         contents: list[NewTokens] = []
         asks: list[Ask] = []
@@ -379,25 +446,29 @@ class Engine:
     def _end(self, job: Job, error: SnapjudgeError | None) -> None:
         """Take a job out; the last job of a request answers it, an error answers it at once."""
         self._jobs.pop(job.number, None)
-        standing = self._at_node.get(job.node, set())
-        standing.discard(job.number)
-        if not standing:
-            self._at_node.pop(job.node, None)
+        self._leave(job)
         self._give_back(job)
         self._release(version for _, version, _ in job.reads if version is not None)
         request, now = job.request, self._clock()
         request.jobs -= 1
-        if request.future.done():
-            return
-        if error is not None:
+        future = request.future
+        if request.over:
+            if not request.settled and not request.jobs:  # cancelled: whoever waits for several futures is told now
+                request.settled = True
+                self._outcomes.append(lambda: _resolved(future, None))
+        elif error is not None:
             self._failed += 1
-            if request.future.set_running_or_notify_cancel():
-                request.future.set_exception(error)
-        elif not job.reads and not request.jobs and request.future.set_running_or_notify_cancel():
+            request.settled = True
+            self._outcomes.append(lambda: _resolved(future, error))
+        elif not job.reads and not request.jobs:
             self._answered += 1
+            request.settled = True
+            if request.answered is not None:
+                request.answered()
             logits = tuple(one for one in request.logits if one is not None)
             began = request.began or now
-            request.future.set_result(Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived))
+            answer = Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived)
+            self._outcomes.append(lambda: _resolved(future, answer))
 
     def _give_back(self, job: Job) -> None:
         """Release a job's lease once nobody else computes with it."""
@@ -430,6 +501,16 @@ def _first_rate(backbone: Backbone) -> float:
     began = time.perf_counter()
     backbone.encode([ids])
     return len(ids) / (time.perf_counter() - began)
+
+
+def _resolved(future: "Future[Answer]", outcome: Answer | SnapjudgeError | None) -> None:
+    """Give a future its outcome, unless it was cancelled in the meantime."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, Answer):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)
 
 
 def _versions(part: Part) -> list[Version]:

@@ -132,14 +132,15 @@ def seconds_until_done(work: Work, waiting: Collection[Work], running: int, now:
     return (running + min(last, work.cost + sum(other.cost for other in waiting))) / rate
 
 
-def admit(work: Work, waiting: Collection[Work], queued: int, running: int, now: float, rate: float, limits: Limits) -> Refusal | None:
+def admit(work: Work, waiting: Collection[Work], requests: int, queued: int, running: int, now: float, rate: float, limits: Limits) -> Refusal | None:
     """Let a work in (None), or say why not and when to come again: at once, rather than an answer that comes too late.
 
     Args:
+        requests: how many other requests wait; one may be several works.
         queued: the cost of all that waits.
     """
-    if len(waiting) >= limits.waiting_requests:
-        return Refusal(f"{len(waiting)} requests wait, the most the queue holds", min(other.cost for other in waiting) / rate)
+    if requests >= limits.waiting_requests:
+        return Refusal(f"{requests} requests wait, the most the queue holds", min((other.cost for other in waiting), default=work.cost) / rate)
     if waiting and queued + work.cost > limits.waiting_tokens:
         return Refusal(f"{queued} tokens wait and the queue holds {limits.waiting_tokens}", (queued + work.cost - limits.waiting_tokens) / rate)
     if work.deadline is None:

@@ -1,5 +1,6 @@
 """What is asked of the engine and what it answers, and how it keeps a request while it works on it."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -69,8 +70,15 @@ class Request:
     logits: list[tuple[float, ...] | None]
     jobs: int
     tokens: int = 0
+    answered: Callable[[], None] | None = None  # called under the engine's lock when it has its answer, before the future has
     cached: int = 0
     began: float | None = None
+    settled: bool = False  # its outcome is known, though the future may not have it yet
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody needs its other parts any more: it was cancelled, or one of them failed."""
+        return self.settled or self.future.cancelled()
 
 
 @dataclass(eq=False)

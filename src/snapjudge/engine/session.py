@@ -51,9 +51,8 @@ class Session:
             if self._closed:
                 raise EngineClosed("the session is closed", hint="open a new one")
             content = (*self._content, *tokens)
-            future = self._submit(content, reads, deadline=deadline)
+            future = self._submit(content, reads, deadline=deadline, answered=lambda: self._hold(content))
             self._content = content
-        future.add_done_callback(lambda done: self._hold(content) if not done.cancelled() and done.exception() is None else None)
         return future
 
     def close(self) -> None:
@@ -65,7 +64,7 @@ class Session:
             let_go()
 
     def _hold(self, content: Ids) -> None:
-        """Keep what has been read, in place of what was kept before."""
+        """Keep what has been read, in place of what was kept before. Called under the engine's lock, before anything can put it out."""
         let_go = self._keep(content)
         with self._held:
             if not self._closed and len(content) >= self._kept:

@@ -74,13 +74,13 @@ class Switch:
         trained: in training, the adapter that owns all rows.
         live_from: rows before it are of no use to anyone any more; linear layers leave them out.
         kernels: whether frozen products run in our own kernels (`kernels.products`).
-        heads: how many query heads and key heads attention layers have; 0 until one has asked.
+        heads: how many query heads and key heads attention layers have, and the bytes of one key; 0 until one has asked.
         windows: the sliding windows that attention layers have asked for, None among them where there was none.
     """
 
     def __init__(self) -> None:
         self.kernels = False
-        self.heads = 0, 0
+        self.heads = 0, 0, 0
         self.windows: set[int | None] = set()
         self.reset()
 
@@ -120,21 +120,21 @@ def attend(
     return torch.stack([values for values, _ in items]), torch.stack([lse for _, lse in items])
 
 
-def attend_last(query_NQRd: Tensor, key_NGKd: Tensor, value_NGKd: Tensor, shape: Shape) -> Tensor:
-    """Attended values [N, Q, R, d] of rows that are the last R of the keys: each sees all keys up to its own."""
+def attend_until(query_NQRd: Tensor, key_NGKd: Tensor, value_NGKd: Tensor, shape: Shape, first: int) -> tuple[Tensor, Tensor]:
+    """The same for rows that stand among the keys, the first at key `first`: each sees all keys up to its own."""
     rows, keys = query_NQRd.shape[2], key_NGKd.shape[2]
     if shape.softcap is not None or shape.window is not None or query_NQRd.device.type != "cpu":
-        visible_RK = causal_window(keys, shape.window or keys, query_NQRd.device)[-rows:]
-        return attend(query_NQRd, key_NGKd, value_NGKd, shape, visible_RK=visible_RK)[0]
-    bias = _last_rows(rows, keys, query_NQRd.shape[1] // key_NGKd.shape[1], query_NQRd.dtype)
-    return _flash(query_NQRd, key_NGKd, value_NGKd, shape, bias=bias)[0]
+        visible_RK = causal_window(keys, shape.window or keys, query_NQRd.device)[first : first + rows]
+        return attend(query_NQRd, key_NGKd, value_NGKd, shape, visible_RK=visible_RK)
+    bias = _up_to_own(first, rows, keys, query_NQRd.shape[1] // key_NGKd.shape[1], query_NQRd.dtype)
+    return _flash(query_NQRd, key_NGKd, value_NGKd, shape, bias=bias)
 
 
-@lru_cache(maxsize=256)
-def _last_rows(rows: int, keys: int, heads: int, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores of folded rows, [1, 1, heads * rows, keys]: 0 up to a row's own key, -inf after it."""
-    bias_RK = torch.full((rows, keys), float("-inf"), dtype=dtype).triu(1 + keys - rows)
-    return bias_RK.repeat(heads, 1)[None, None]
+@lru_cache(maxsize=128)
+def _up_to_own(first: int, rows: int, keys: int, heads: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of folded rows, [1, 1, heads * rows, keys]: 0 up to a row's own key, -inf after it; filled up to whole TILEs of rows."""
+    bias_RK = torch.full((rows, keys), float("-inf"), dtype=dtype).triu(1 + first).repeat(heads, 1)
+    return functional.pad(bias_RK, (0, 0, 0, -len(bias_RK) % TILE))[None, None]
 
 
 def _flash(

@@ -10,7 +10,7 @@ Tensors: T packed tokens, D width, L labels, B batch, S readout tokens, C conten
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +25,7 @@ from snapjudge.model.grouped import RowAdapters, batched
 from snapjudge.model.head import Head
 from snapjudge.model.linears import adapt_linears
 from snapjudge.model.packing import Ask, NewTokens, Pack, Step
-from snapjudge.model.passes import StepPass
+from snapjudge.model.passes import LONGEST_READOUT, StepPass
 from snapjudge.model.readout import Readout
 from snapjudge.model.tables import sent
 from snapjudge.model.tokens import Ids, TextTokens
@@ -110,6 +110,11 @@ class Backbone:
         return int(self.head.weight_VD.shape[1])
 
     @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        return len(self.head.weight_VD)
+
+    @property
     def content_tokens(self) -> int:
         """How many tokens a content may have; the rest of the positions is kept for readouts."""
         return self.positions - self.readout_tokens
@@ -117,7 +122,7 @@ class Backbone:
     @property
     def readout_tokens(self) -> int:
         """How many tokens a readout may have: the same for every metric, so that windows never depend on one."""
-        return min(256, max(16, self.positions // 8))
+        return min(LONGEST_READOUT, max(16, self.positions // 8))
 
     def step(self, contents: Sequence[NewTokens], asks: Sequence[Ask], *, summaries: bool = False) -> Step:
         """One pass over new tokens of contents and readouts of any judges, whatever their adapters and lengths.
@@ -127,7 +132,7 @@ class Backbone:
             summaries: whether the contents' mean hidden states are wanted; they cost the last layer of every content token.
         """
         pack = Pack(contents, asks, self.dtype, self.device)
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode(), torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             hidden_TD, captured = (self._by_kernels if self.switch.kernels else self._plainly)(pack, summaries)
             assert len(captured) == self.depth, "an attention layer did not ask the pass"
             logits = self.head.step_logits(hidden_TD, [ask.readout for ask in asks], [pack.last_rows[index] for index in range(len(asks))])

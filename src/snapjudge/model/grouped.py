@@ -7,6 +7,7 @@ Tensors: T rows of a pack, n items, m rows of an item, s slots, I inputs, O outp
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -123,7 +124,8 @@ class AdapterRows:
 
     @classmethod
     def of(cls, owners: Sequence[Owned], dtype: torch.dtype, device: torch.device) -> "AdapterRows":
-        """Lay out some owners; items are as long as the rows of most of them."""
+        """Lay out some owners, in the order of their rows; items are as long as the rows of most of them."""
+        assert all(first.start < second.start for first, second in pairwise(owners)), "owners out of order"
         tile = row_tile(dtype, device)
         least = 1 if tile == 1 else LEAST_ITEMS
         middle = sorted(owner.rows for owner in owners)[len(owners) // 2]
@@ -215,7 +217,7 @@ def _groups(owners: Sequence[Owned]) -> Iterator[list[Owned]]:
         yield from (some for some in by_slab.values() if len(some) >= OWN_PRODUCT)
         rest = [owner for some in by_slab.values() if len(some) < OWN_PRODUCT for owner in some]
         if rest:
-            yield rest
+            yield sorted(rest, key=lambda owner: owner.start)
 
 
 def _filled(adapter: Adapter, path: str) -> tuple[Tensor, Tensor]:

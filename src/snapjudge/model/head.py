@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from snapjudge.model.attention import steady
 from snapjudge.model.readout import Readout, join_words
 from snapjudge.model.tables import sent
 
@@ -29,7 +30,7 @@ class Head:
         if self._bias_V is not None:
             logits_N = logits_N + self._bias_V[tokens_N].float()
         if self._softcap is not None:
-            logits_N = torch.tanh(logits_N / self._softcap) * self._softcap
+            logits_N = steady(torch.tanh, logits_N / self._softcap) * self._softcap
         return logits_N
 
     def label_logits(self, hidden_BD: Tensor, readout: Readout) -> Tensor:

@@ -55,7 +55,7 @@ class KernelPass:
         """Attend from every row of the pack to what it may see."""
         assert layer == len(self.captured), "layers ran out of order"
         self.switch.windows.add(shape.window)
-        self.switch.heads = query_BQTd.shape[1], key_BGTd.shape[1]
+        self.switch.heads = query_BQTd.shape[1], key_BGTd.shape[1], key_BGTd.shape[3] * key_BGTd.element_size()
         self.captured.append((key_BGTd[0], value_BGTd[0]))
         last = layer == self.depth - 1 and not self.keep_contents and self.fixed is None
         parts = [_side_by_side(part[0].transpose(0, 1)) for part in (query_BQTd, key_BGTd, value_BGTd)]
@@ -178,7 +178,7 @@ def adapter_arrays(owned: Sequence[Owned]) -> dict[str, Ints]:
 def _all_placed(owners: Sequence[Owned], shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype, device: torch.device) -> list[Owned]:
     """The owners, those that lie in no slab of the kernel's type laid in one."""
     placed: dict[Adapter, PlacedAdapter] = {}
-    for adapter in {owner.adapter for owner in owners if not isinstance(owner.adapter, PlacedAdapter)}:
+    for adapter in {owner.adapter for owner in owners if not (isinstance(owner.adapter, PlacedAdapter) and owner.adapter.slab.flat_sP.dtype == dtype)}:
         slab = Slab(shapes, rank=-(-adapter.rank // TILE) * TILE, slots=1, dtype=dtype, device=device)
         placed[adapter] = slab.place(adapter, 0)
     return [Owned(placed.get(owner.adapter, owner.adapter), owner.start, owner.rows) for owner in owners]

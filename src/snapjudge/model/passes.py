@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from snapjudge.model.attention import ContentState, LayerState, Shape, Switch, attend, attend_last, causal_window, filled, merge, row_tile
+from snapjudge.model.attention import ContentState, LayerState, Shape, Switch, attend, attend_until, causal_window, filled, merge, row_tile
 
 CAUSAL_TILE = 32
+LONGEST_READOUT = 256  # tokens, what `Backbone.readout_tokens` never exceeds
 MASKED = 1024  # keys, up to which a tile of a causal content is one product under a mask; beyond, the mask would outweigh what it saves
 
 
@@ -98,23 +99,20 @@ class StepPass:
         out_CQd.copy_(attend(query_QCd[None], *_item(state), shape)[0][0].transpose(0, 1))
 
     def _causal(self, one: NewContent, query_QNd: Tensor, state: LayerState, shape: Shape, out_NQd: Tensor) -> None:
-        """New tokens of a causal content, tile by tile: each row against all before it and itself, in products whose shapes are the tile's place's."""
-        first, end = one.before // CAUSAL_TILE * CAUSAL_TILE, state[0].shape[1]
-        query_QEd = filled(query_QNd, one.before - first, end - one.length)
-        for at in range(first, end, CAUSAL_TILE):
-            tile_1Qtd = query_QEd[None, :, at - first : at - first + CAUSAL_TILE]
+        """New tokens of a causal content, tile by tile: each row against all before it and itself, among keys whose number is set by its tile's place."""
+        for at in range(one.before // CAUSAL_TILE * CAUSAL_TILE, one.length, CAUSAL_TILE):
+            begin, end = max(at, one.before), min(at + CAUSAL_TILE, one.length)
+            new = slice(begin - one.before, end - one.before)
+            rows_1QRd = query_QNd[None, :, new]
             lowest = 0 if shape.window is None else max(0, at + 1 - shape.window)
             keys, own = slice(lowest, at + CAUSAL_TILE), slice(at, at + CAUSAL_TILE)
             if keys.stop - keys.start <= MASKED:
-                values_1Qtd = attend_last(tile_1Qtd, *_item(state, keys), shape)
+                values_1QRd, _ = attend_until(rows_1QRd, *_item(state, keys), shape, begin - lowest)
             else:
-                narrow = shape.window is not None and shape.window < CAUSAL_TILE
-                visible = causal_window(CAUSAL_TILE, shape.window or 0, query_QNd.device) if narrow else None
-                now = attend(tile_1Qtd, *_item(state, own), shape, causal=not narrow, visible_RK=visible)
-                earlier, seen = _within(at, torch.arange(CAUSAL_TILE, device=query_QNd.device), shape.window)
-                values_1Qtd = merge(attend(tile_1Qtd, *_item(state, earlier), shape, visible_RK=seen), now)
-            begin, stop = max(at, one.before), min(at + CAUSAL_TILE, one.length)
-            out_NQd[begin - one.before : stop - one.before] = values_1Qtd[0, :, begin - at : stop - at].transpose(0, 1)
+                earlier, seen = _within(at, torch.arange(begin - at, end - at, device=query_QNd.device), CAUSAL_TILE, shape.window)
+                now = attend_until(rows_1QRd, *_item(state, own), shape, begin - at)
+                values_1QRd = merge(attend(rows_1QRd, *_item(state, earlier), shape, visible_RK=seen), now)
+            out_NQd[new] = values_1QRd[0].transpose(0, 1)
 
     def _own(self, query_QRd: Tensor, key_GRd: Tensor, value_GRd: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         """Every readout against itself, causally: values [R, Q, d] and log-sum-exps [R, Q]. Readouts of one length go together."""
@@ -137,7 +135,7 @@ class StepPass:
         for one in self.reads:
             state = whole[one.content] if isinstance(one.content, int) else one.content.layers[layer]
             rows_QRd = query_QRd[:, one.rows_R]
-            keys, visible_RK = _within(one.length, one.offset_R, shape.window)
+            keys, visible_RK = _within(one.length, one.offset_R, LONGEST_READOUT, shape.window)
             shared = [part.to(query_QRd.dtype) for part in _item(state, keys)]
             value, lse = attend(rows_QRd[None], shared[0], shared[1], shape, visible_RK=visible_RK)
             values_RQd[one.rows_R] = value[0].transpose(0, 1)
@@ -167,10 +165,14 @@ def _tiles(part_QRd: Tensor, size: int) -> Tensor:
     return tiles_nQsd
 
 
-def _within(place: int, offset_R: Tensor, window: int | None) -> tuple[slice, Tensor | None]:
-    """Which of the `place` keys before them rows at place + offset see: a span, and [R, span] where they do not all see all of it."""
+def _within(place: int, offset_R: Tensor, longest: int, window: int | None) -> tuple[slice, Tensor | None]:
+    """Which of the `place` keys before them rows at place + offset see: a span, and [R, span] where not all could see all of it.
+
+    Args:
+        longest: what no offset reaches; how a row is computed must not depend on which other rows there are.
+    """
     lowest = 0 if window is None else min(place, max(0, place + 1 - window))
-    if window is None or int(offset_R.max()) + place - lowest < window:
+    if window is None or longest - 1 + place - lowest < window:
         return slice(lowest, place), None
     keys = torch.arange(lowest, place, device=offset_R.device)
     return slice(lowest, place), place + offset_R[:, None] - keys < window

@@ -77,18 +77,21 @@ class Recorder:
 
     def _record(self, one: KernelPass, upload: Upload, adapters: AdapterTiles | None) -> _Recording | None:
         """Run a step once to warm up, then once more while it is recorded; None, and said in the log, where the model cannot be recorded."""
-        static = upload.host.to(self._device)
+        static, now = upload.host.to(self._device), torch.cuda.current_stream()
+        graph = torch.cuda.CUDAGraph()
         try:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                self._run(*fixed_step(one, upload.views(static), adapters))
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            passed, ids_1T, places_1T, tiles = fixed_step(one, upload.views(static), adapters)
-            with torch.cuda.graph(graph):
-                hidden_TD = self._run(passed, ids_1T, places_1T, tiles)
-        except RuntimeError:
+            with torch.cuda.stream(now):  # an attempt that fails may leave another stream behind
+                side = torch.cuda.Stream()
+                side.wait_stream(now)
+                with torch.cuda.stream(side):
+                    self._run(*fixed_step(one, upload.views(static), adapters))
+                now.wait_stream(side)
+                passed, ids_1T, places_1T, tiles = fixed_step(one, upload.views(static), adapters)
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads load adapters meanwhile
+                    hidden_TD = self._run(passed, ids_1T, places_1T, tiles)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a model's code may fail to be recorded in any way; it still runs launch by launch
             _log.warning("a step of %d rows cannot be recorded and runs launch by launch", len(upload.views(static)["ids"]), exc_info=True)
             return None
         return _Recording(static, graph, hidden_TD, passed.captured)

@@ -23,7 +23,7 @@ LEAST = 16  # rows of a tile, and width of a product
 
 @dataclass(frozen=True)
 class Tiles:
-    """Which row sees what; whole numbers in int32.
+    """Which row sees what; whole numbers in int64.
 
     Args:
         row_tR: rows of the pack of each tile, -1 where it is not full.
@@ -120,15 +120,19 @@ def _attend(  # type: ignore[no-untyped-def]
         tl.store(target, values.to(out.dtype.element_ty), mask=real[:, None] & (at_v[None, :] < VALUES))
 
 
-def rows_of_a_tile(query_heads: int, key_heads: int) -> int:
-    """How many rows a tile has, so that with the query heads that share a key head it fills a product."""
+def rows_of_a_tile(query_heads: int, key_heads: int, key_bytes: int) -> int:
+    """How many rows a tile has, so that with the query heads that share a key head it fills a product and fits beside the keys.
+
+    Args:
+        key_bytes: size of one key of one head.
+    """
     share: int = triton.next_power_of_2(query_heads // key_heads)
-    return max(LEAST, 128 // share)
+    return max(1, (128 if key_bytes <= 512 else 64) // share)
 
 
-def stages_for(itemsize: int) -> int:
+def stages_for(key_bytes: int) -> int:
     """How many blocks of keys are on their way at once: as many as fit beside the queries."""
-    return 2 if itemsize == 2 else 1
+    return 2 if key_bytes <= 256 else 1
 
 
 def attend_tiles(query_TQd: Tensor, key_TGd: Tensor, value_TGd: Tensor, pool: tuple[Tensor, Tensor], tiles: Tiles, shape: Shape) -> Tensor:
@@ -151,7 +155,7 @@ def attend_tiles(query_TQd: Tensor, key_TGd: Tensor, value_TGd: Tensor, pool: tu
         *tensors, *tables, *strides, shape.scale, shape.softcap or 0.0, HEADS=heads // groups, SHARE=share, ROWS=tiles.row_tR.shape[1], WIDTH=width,
         VALUES=value_TGd.shape[2], BLOCK_D=max(LEAST, triton.next_power_of_2(width)), BLOCK_V=max(LEAST, triton.next_power_of_2(value_TGd.shape[2])),
         BLOCK_K=KEYS, PAGE=tiles.page, SOFTCAP=shape.softcap is not None, num_warps=8,
-        num_stages=stages_for(query_TQd.element_size()),
+        num_stages=stages_for(width * query_TQd.element_size()),
     )  # fmt: skip
     return out_TQd
 
