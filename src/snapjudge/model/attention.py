@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 LayerState = tuple[Tensor, Tensor]  # keys_GCd, values_GCd
+PIECE = 64  # rows of a product of the plain kernel
 TILE = 16  # rows: float32 products and attention have a multiple of them (docs/design/0006)
 
 
@@ -156,10 +157,7 @@ def _flash(
 def _attend_plainly(query_QRd: Tensor, key_GKd: Tensor, value_GKd: Tensor, shape: Shape, causal: bool, visible_RK: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001
     """The same for one item, for soft caps and windows; item by item, since a batched product's bits may depend on how many items it has."""
     rows, keys, heads = query_QRd.shape[1], key_GKd.shape[1], key_GKd.shape[0]
-    folded = query_QRd.unflatten(0, (heads, -1)).flatten(1, 2)
-    count = folded.shape[1]
-    missing = -count % TILE
-    scores = (filled(folded, 0, missing) @ key_GKd.transpose(-1, -2))[:, :count]  # [G, Q / G * R, K]
+    scores = _in_pieces(query_QRd.unflatten(0, (heads, -1)).flatten(1, 2), key_GKd.transpose(-1, -2))  # [G, Q / G * R, K]
     scores = scores.float().unflatten(1, (-1, rows)) * shape.scale
     if shape.softcap is not None:
         scores = steady(torch.tanh, scores / shape.softcap) * shape.softcap
@@ -173,8 +171,15 @@ def _attend_plainly(query_QRd: Tensor, key_GKd: Tensor, value_GKd: Tensor, shape
     total = weights.sum(-1, keepdim=True)
     lse = (steady(torch.log, total) + highest).squeeze(-1)
     shares = (weights / total.clamp_min(torch.finfo(total.dtype).tiny)).to(value_GKd.dtype)
-    out = (filled(shares.flatten(1, 2), 0, missing) @ value_GKd)[:, :count].unflatten(1, (-1, rows))
+    out = _in_pieces(shares.flatten(1, 2), value_GKd).unflatten(1, (-1, rows))
     return out.flatten(0, 1), lse.flatten(0, 1)
+
+
+def _in_pieces(first_GRI: Tensor, second_GIK: Tensor) -> Tensor:
+    """A batched product in pieces of PIECE rows: with few keys, its bits depend on how many rows there are."""
+    count = first_GRI.shape[1]
+    pieces = filled(first_GRI, 0, -count % PIECE).split(PIECE, 1)
+    return torch.cat([piece @ second_GIK for piece in pieces], 1)[:, :count]
 
 
 def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
