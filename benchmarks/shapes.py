@@ -43,7 +43,8 @@ def qwen_backbone(*, int8: bool = False) -> Backbone:
 def random_adapter(backbone: Backbone, seed: int, scope: Literal["readout", "all"] = "readout") -> Adapter:
     """An adapter of rank 16 that does something."""
     fresh = new_adapter(backbone.linears, scope=scope, rank=RANK, alpha=32.0, seed=seed, invocation=(), device=backbone.device)
-    weights = {path: (down.detach(), torch.randn_like(up.detach()) * 0.01) for path, (down, up) in fresh.weights.items()}
+    generator = torch.Generator().manual_seed(seed)
+    weights = {path: (down.detach(), torch.randn(up.shape, generator=generator) * 0.01) for path, (down, up) in fresh.weights.items()}
     return Adapter(scope, RANK, 32.0, weights)
 
 

@@ -88,7 +88,7 @@ class AdapterPool:
         self._clock += 1
         new = Version(name, self._clock, adapter.scope, -(-adapter.rank // TILE) * TILE, source, digest_of(adapter), pinned)
         if pinned:
-            self._place({new: adapter})
+            self.place(new, adapter)
         replaced, self._current[name] = self._current.get(name), new
         return self._retire(replaced)
 
@@ -122,10 +122,6 @@ class AdapterPool:
         version.uses -= 1
         return None if version.current else self._retire(version)
 
-    def absent(self, versions: Iterable[Version]) -> list[Version]:
-        """Those of some versions that have to be read before they can be placed."""
-        return [version for version in dict.fromkeys(versions) if version.placed is None]
-
     def read(self, version: Version) -> Adapter:
         """An adapter from its source once more; needs no turn, and may take as long as a disk does.
 
@@ -137,30 +133,27 @@ class AdapterPool:
             raise AdapterInvalid(f"adapter {version.name} is no longer what was loaded", hint="load it again under its name, from a folder of its own")
         return adapter
 
-    def work_with(self, versions: Iterable[Version], read: Mapping[Version, Adapter]) -> None:
-        """Bring a step's versions onto the device, all at once; they stay there until `work_done`. Others that are not pinned make room.
-
-        Args:
-            read: the absent ones.
-
-        Raises:
-            OutOfMemory: they do not fit together.
-        """
+    def work_with(self, versions: Iterable[Version]) -> list[Version]:
+        """A step's versions: until `work_done` they stay on the device. Returns those that have to be read and placed first."""
         self._working = set(versions)
         self._clock += 1
         for version in self._working:
             version.last_used = self._clock
-        self._place({version: read[version] for version in sorted(self._working, key=lambda version: version.number) if version.placed is None})
+        return sorted((version for version in self._working if version.placed is None), key=lambda version: version.number)
+
+    def place(self, version: Version, adapter: Adapter) -> None:
+        """Bring a version onto the device; others that are neither pinned nor of the step that runs make room.
+
+        Raises:
+            OutOfMemory: there is none.
+        """
+        slab, owners, slot = self._slot(version.rank)
+        version.placed, owners[slot] = slab.place(adapter, slot), version
+        self._placed += 1
 
     def work_done(self) -> None:
         """The step is over."""
         self._working = set()
-
-    def _place(self, adapters: Mapping[Version, Adapter]) -> None:
-        for version, adapter in adapters.items():
-            slab, owners, slot = self._slot(version.rank)
-            version.placed, owners[slot] = slab.place(adapter, slot), version
-            self._placed += 1
 
     def _retire(self, version: Version | None) -> Version | None:
         if version is None:
@@ -232,5 +225,5 @@ def digest_of(adapter: Adapter) -> str:
     """Of an adapter's weights, scope and scale."""
     found = hashlib.sha256(f"{adapter.scope} {adapter.rank} {adapter.alpha}".encode())
     for tensor in adapter.parameters():
-        found.update(tensor.detach().float().contiguous().cpu().numpy().data)
+        found.update(tensor.detach().contiguous().view(torch.uint8).cpu().numpy().data)
     return found.hexdigest()

@@ -92,6 +92,8 @@ class Engine:
         given = read()  # a folder is read before anybody has to wait for it
         with self._wake:
             self._forget(self._adapters.load(name, given, read, pinned=pinned))
+        if threading.current_thread() is not self._thread:
+            give_back_workers()  # those that reading it may have started
 
     def unload(self, name: str) -> None:
         """Forget an adapter; requests that hold it finish.
@@ -395,10 +397,11 @@ class Engine:
         """Put the parts in one pass of the backbone; also tells which leases it gave how many new tokens."""
         versions = [version for part in parts for version in _versions(part)]
         with self._wake:
-            absent = self._adapters.absent(versions)
-        read = {version: self._adapters.read(version) for version in absent}
-        with self._wake:
-            self._adapters.work_with(versions, read)
+            absent = self._adapters.work_with(versions)
+        for version in absent:
+            adapter = self._adapters.read(version)  # nobody waits for a disk
+            with self._wake:
+                self._adapters.place(version, adapter)
         pieces: dict[Lease, tuple[int, int]] = {}  # index in the step, new tokens
         contents: list[NewTokens] = []
         asks: list[Ask] = []
