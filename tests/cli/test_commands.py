@@ -83,6 +83,28 @@ def test_the_schema_in_the_docs_is_the_one_the_code_gives():
     assert run("metric", "schema").stdout == published.read_text()
 
 
+def test_labels_are_added_shown_and_compared(tmp_path):
+    (tmp_path / "m.yaml").write_text(METRIC_YAML)
+    labels, common = tmp_path / "labels.jsonl", ("--metric", tmp_path / "m.yaml")
+    votes = {"1": "bad bad", "2": "bad fine", "3": "fine fine"}
+    for example, two in votes.items():
+        for labeler, value in zip(("ana", "ben"), two.split(), strict=True):
+            added = run("data", "label", labels, *common, "--example", example, "--label", value, "--labeler", labeler)
+            assert added.returncode == 0, added.stderr
+    shown = json.loads(run("data", "show", labels, *common, "--json").stdout)
+    assert shown["states"] == {"agreed": 2, "disputed": 1}
+    assert shown["to_adjudicate"] == ["2"]
+    found = json.loads(run("data", "agreement", labels, *common, "--json").stdout)
+    assert found["figures"]["raw"]["value"] == pytest.approx(2 / 3)
+    told = run("data", "agreement", labels, *common).stdout
+    assert "Gwet's AC1" in told
+    assert "ben says fine where most others say bad: 1" in told
+    wrong = run("data", "label", labels, *common, "--example", "4", "--label", "awful", "--labeler", "ana")
+    assert wrong.returncode == 2
+    assert "bad, fine" in wrong.stderr
+    assert "--source" in run("data", "label", labels, *common, "--example", "4", "--label", "bad", "--labeler", "ana", "--source", "rumour").stderr
+
+
 @pytest.mark.flow
 def test_train_gates_show_prove_ask_score(workshop, tmp_path):
     folder, result = workshop

@@ -34,8 +34,10 @@ def test_every_command_and_option_is_documented():
     page = " ".join((DOCS / "cli.md").read_text().split())
     listed = dict(re.findall(r"`([a-z ]+)`: `(--[^`]+)`", page))
     root = typer.main.get_command(app)
-    commands = {**root.commands, **{f"metric {name}": command for name, command in root.commands["metric"].commands.items()}}
-    del commands["metric"]
+    commands = {}
+    for name, command in root.commands.items():
+        within = getattr(command, "commands", None)
+        commands |= {name: command} if within is None else {f"{name} {inner}": one for inner, one in within.items()}
     for name, command in commands.items():
         assert name.split()[-1] in page
         options = {option for parameter in command.params for option in parameter.opts if option.startswith("--") and option != "--help"}

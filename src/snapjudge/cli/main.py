@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, demo, metric, prove, score, show, train
+from snapjudge.cli import ask, data, demo, metric, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -22,6 +22,7 @@ app.command()(ask.ask)
 app.command()(metric.words)
 app.command()(demo.demo)
 app.add_typer(metric.app, name="metric")
+app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)

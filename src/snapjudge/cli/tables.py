@@ -1,5 +1,7 @@
 """A proof as a table for terminals."""
 
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -34,3 +36,32 @@ def verdict(judge: Judge, found: Judgement) -> str:
         return f"{escape(found.label)}  score {found.score:.3f}"
     flag = "[red]flagged[/red]" if found.flagged else "[green]not flagged[/green]"
     return f"{flag}  {escape(found.label)}  score {found.score:.3f} (flagged from {judge.bundle.calibration.threshold.value:.3f})"
+
+
+def print_agreement(found: dict[str, Any]) -> None:
+    """Figures of agreement with intervals, by label and by pair of labelers, and where each labeler differs from the others."""
+    table = Table(title=f"agreement on {found['items']} examples with two labels or more ({found['single']} with one)", title_justify="left")
+    table.add_column("figure", min_width=14)
+    table.add_column("95 % interval", style="bold", no_wrap=True)
+    names = {"raw": "agreeing pairs", "fleiss": "Fleiss' kappa", "alpha": f"Krippendorff's alpha ({found['level']})", "ac1": "Gwet's AC1"}
+    for name, title in names.items():
+        table.add_row(title, _estimate(found["figures"][name]))
+    for label, figure in found["per_label"].items():
+        table.add_row(f"kappa of {escape(label)}", _estimate(figure))
+    for pair in found["pairs"]:
+        table.add_row(f"Cohen's kappa {escape(pair['first'])}, {escape(pair['second'])} ({pair['items']})", _estimate(pair["cohen"]))
+    output.print(table)
+    for labeler, counts in found["confusion"].items():
+        apart = sorted(
+            ((count, most, own) for most, row in enumerate(counts) for own, count in enumerate(row) if own != most and count), key=lambda one: -one[0]
+        )
+        if apart:
+            told = ", ".join(f"{found['labels'][own]} where most others say {found['labels'][most]}: {count}" for count, most, own in apart[:3])
+            output.print(f"{labeler} says {told}", markup=False)
+
+
+def _estimate(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "not defined: only one label was given"
+    ends = "" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['value']:.3f}{ends}"
