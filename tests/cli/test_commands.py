@@ -99,6 +99,7 @@ def test_labels_are_added_shown_and_compared(tmp_path):
     told = run("data", "agreement", labels, *common).stdout
     assert "Gwet's AC1" in told
     assert "ben says fine where most others say bad: 1" in told
+    assert "there is no file" in run("data", "show", tmp_path / "none.jsonl", *common).stderr
     wrong = run("data", "label", labels, *common, "--example", "4", "--label", "awful", "--labeler", "ana")
     assert wrong.returncode == 2
     assert "bad, fine" in wrong.stderr

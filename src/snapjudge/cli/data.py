@@ -54,8 +54,8 @@ def show(labels: Labels, metric: MetricFile, as_json: AsJson = False) -> None:
         output.print(f"{found['stale']} under older criteria than version {found['criteria_version']}", markup=False)
         if found["cut"]:
             output.print(f"the last line was cut short and does not count: {found['cut'][:60]!r}", style="yellow", markup=False)
-        for name in found["to_adjudicate"][:10]:
-            output.print(f"to adjudicate: {name}", markup=False)
+        if found["to_adjudicate"]:
+            output.print(f"to adjudicate first: {', '.join(found['to_adjudicate'][:10])}", markup=False)
 
 
 @app.command()

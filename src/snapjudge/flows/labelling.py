@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from snapjudge.core.metric import Metric
 from snapjudge.curate.agreement import agreement, confusion, to_adjudicate, vote_counts
-from snapjudge.curate.labels import LabelEvent, append_labels, current_labels, read_labels, vote_matrix
+from snapjudge.curate.labels import LabelEvent, LabelFile, append_labels, current_labels, read_labels, vote_matrix
 from snapjudge.errors import InputInvalid, OptionInvalid
 from snapjudge.flows.metric_files import read_metric
 
@@ -37,7 +37,7 @@ def add_label(labels: Path, metric_file: Path, example: str, value: str, labeler
 def summary(labels: Path, metric_file: Path) -> dict[str, Any]:
     """Counts of what a file of labels says now, and the disputed examples, most informative first."""
     metric = read_metric(metric_file)
-    file = read_labels(labels)
+    file = _read(labels)
     now = current_labels(file.events, metric.version)
     examples, _, votes_NR = vote_matrix(file.events, list(metric.labels))
     order = to_adjudicate(vote_counts(votes_NR, len(metric.labels)))
@@ -63,7 +63,7 @@ def agreement_of(labels: Path, metric_file: Path) -> dict[str, Any]:
     """
     metric = read_metric(metric_file)
     names = list(metric.labels)
-    _, labelers, votes_NR = vote_matrix(read_labels(labels).events, names)
+    _, labelers, votes_NR = vote_matrix(_read(labels).events, names)
     found = agreement(votes_NR, len(names), level=_level(metric))
     figures = {name: asdict(getattr(found, name)) for name in ("raw", "fleiss", "alpha", "ac1")}
     return {
@@ -76,6 +76,12 @@ def agreement_of(labels: Path, metric_file: Path) -> dict[str, Any]:
         "confusion": {name: confusion(votes_NR, len(names), place).tolist() for place, name in enumerate(labelers)},
         "labels": names,
     }
+
+
+def _read(labels: Path) -> LabelFile:
+    if not labels.exists():
+        raise OptionInvalid(f"there is no file {labels}", hint="`snapjudge data label` makes it with its first label", received=str(labels))
+    return read_labels(labels)
 
 
 def _level(metric: Metric) -> Any:
