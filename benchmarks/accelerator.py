@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import arguments, record, table
-from benchmarks.shapes import READOUT, judges, linear_work, row
+from benchmarks.common import arguments, record
+from benchmarks.shapes import READOUT, judges, linear_work, row, shown
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import hook_up, mini_folder
 from snapjudge.model.packing import Ask, NewTokens
@@ -54,7 +54,7 @@ def main() -> None:
         row("H200", "share of the matrix ceiling, 2,048 tokens", share, ">= 0.65"),
         row("H200", "32 tokens, 1 judge, from a recording, ms", 1e3 * small, "<= 20"),
     ]
-    print(table([("measure", "what", "found", "target"), *((each["measure"], each["what"], each["found"], each["target"]) for each in rows)]))
+    print(shown(rows))
     record("accelerator", {"rows": rows, "device": torch.cuda.get_device_name()}, "python -m benchmarks.accelerator")
 
 

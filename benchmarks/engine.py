@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.common import arguments, ceiling, record, table, timed
-from benchmarks.shapes import RANK, READOUT, beside, judges, linear_work, qwen_backbone, qwen_model, random_adapter, row
+from benchmarks.common import arguments, ceiling, record, timed
+from benchmarks.shapes import RANK, READOUT, beside, judges, linear_work, qwen_backbone, qwen_model, random_adapter, row, shown
 from snapjudge.engine.engine import Engine
 from snapjudge.engine.requests import Read
 from snapjudge.model import attention, grouped, passes
@@ -54,12 +54,6 @@ def main() -> None:
     print(shown(rows))
     if len(chosen) == len(measures):
         record("engine", {"rows": rows}, "python -m benchmarks.engine")
-
-
-def shown(rows: Rows) -> str:
-    """The rows as a table."""
-    head = ("measure", "what", "found", "target", "")
-    return table([head, *((each["measure"], each["what"], each["found"], each["target"], "" if each["reached"] else "MISSED") for each in rows)])
 
 
 def encode_rows(backbone: Backbone, dtype: torch.dtype, target: str, repeats: int) -> Rows:

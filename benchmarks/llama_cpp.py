@@ -16,8 +16,8 @@ from typing import IO, cast
 
 import torch
 
-from benchmarks.common import arguments, record, table
-from benchmarks.shapes import QWEN, beside, qwen_backbone, row
+from benchmarks.common import arguments, record
+from benchmarks.shapes import QWEN, beside, qwen_backbone, row, shown
 
 LENGTH, CONTENTS = 512, 2
 
@@ -94,7 +94,7 @@ def main() -> None:
         row("7", f"encode {LENGTH}-token contents: int8 rate / llama.cpp q8_0", llama / int8, ">= 1.0", seconds=int8, llama_seconds=llama),
         row("7", "the same in bfloat16 / llama.cpp q8_0", llama / bfloat16, ">= 1.0", seconds=bfloat16),
     ]
-    print(table([("measure", "what", "found", "target"), *((each["measure"], each["what"], each["found"], each["target"]) for each in rows)]))
+    print(shown(rows))
     record(
         "llama_cpp", {"rows": rows, "llama_cpp_python": about["ready"], "llama_cpp_built_for": about["system"]}, "python -m benchmarks.llama_cpp --peer PYTHON"
     )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.common import timed
+from benchmarks.common import table, timed
 from snapjudge.model.adapter import Adapter, new_adapter
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.grouped import Slab
@@ -67,6 +67,12 @@ def row(measure: str, what: str, found: float, target: str, **more: float) -> di
     sign, _, bound = target.partition(" ")
     reached = found >= float(bound) if sign == ">=" else found <= float(bound)
     return {"measure": measure, "what": what, "found": found, "target": target, "reached": reached, **more}
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    head = ("measure", "what", "found", "target", "")
+    return table([head, *((each["measure"], each["what"], each["found"], each["target"], "" if each["reached"] else "MISSED") for each in rows)])
 
 
 def linear_work(backbone: Backbone) -> int:

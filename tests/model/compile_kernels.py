@@ -9,7 +9,6 @@ from triton.compiler import ASTSource
 from snapjudge.model.kernels import attention, lora, products
 
 SHARED = 232_448  # bytes of shared memory a block may have there
-TABLES = ("start_t", "count_t", "base_t", "rank_t")
 
 
 def compiled(kernel, types, constants, warps, stages):
@@ -32,7 +31,7 @@ def main(dtype):
         types |= dict.fromkeys(("rows", "outputs", "inputs", "stride_x", "stride_w", "stride_y"), "i32")
         constants = {"HAS_BIAS": True, "BLOCK_T": block_t, "BLOCK_O": block_o, "BLOCK_I": products.STEP, "GROUP": 8}
         compiled(products._product, types, constants, warps, 3)
-    types = dict.fromkeys(TABLES, "*i64") | dict.fromkeys(("x", "y", "low"), f"*{dtype}")
+    types = dict.fromkeys(lora.TABLES, "*i64") | dict.fromkeys(("x", "y", "low"), f"*{dtype}")
     types |= dict.fromkeys(("before", "inputs", "outputs", "stride_x", "stride_y"), "i32")
     for width in (lora.COMMON, 256):
         compiled(lora._shrink, types, {"ROWS": lora.ROWS, "RANK": width, "BLOCK_I": lora.inputs_at_once(width)}, 4, 3)

@@ -23,7 +23,7 @@ from snapjudge.model.kernels.products import product
 from snapjudge.model.packing import Ask, NewTokens, Pack
 from snapjudge.model.readout import Readout
 from snapjudge.model.recorder import fixed_arrays, fixed_step
-from snapjudge.model.tables import ReadoutRows, Span, Upload, contents_of, sight, tiles
+from snapjudge.model.tables import ReadoutRows, Span, Upload, lying, sight, tiles
 from snapjudge.testing import write_tiny_decoder
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +55,7 @@ def test_attention_over_pages_and_pack_is_its_plain_form(heads, groups, width, w
     query, key, value = random(rows, heads, width), random(rows, groups, width, seed=1), random(rows, groups, width, seed=2)
     pool = random(5 * 16, groups, width, seed=3), random(5 * 16, groups, width, seed=4)
     seen = sight(spans, readouts, rows, causal=causal, window=window)
-    table = Tiles(**Upload({**tiles(spans, readouts, seen, 16, contents=True), **seen, **contents_of(spans)}).send(DEVICE), page=16)
+    table = Tiles(**Upload({**tiles(spans, readouts, seen, 16, contents=True), **seen, **lying(spans)}).send(DEVICE), page=16)
     shape = Shape(width**-0.5, softcap, window)
     found = attend_tiles(query, key, value, pool, table, shape)
     torch.testing.assert_close(found, attend_tiles_plainly(query, key, value, pool, table, shape), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli.console import output, print_json, shown_errors
+from snapjudge.cli.console import PrecisionOption, output, print_json, shown_errors
 from snapjudge.core.precision import Precision
 
 
@@ -13,9 +13,7 @@ def ask(
     judge: Annotated[list[str] | None, typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")] = None,
     field: Annotated[list[str] | None, typer.Option("--field", help="FIELD=TEXT for metrics that read several fields; may be repeated")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved")] = None,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="of the layers; int8 and bfloat16 are faster on large backbones, and move scores a little")
-    ] = Precision.float32,
+    precision: PrecisionOption = Precision.float32,
     as_json: Annotated[bool, typer.Option("--json", help="print the judgements as JSON")] = False,
 ) -> None:
     """Judge one text: `snapjudge ask --judge tone "Thanks, that helped!"`."""

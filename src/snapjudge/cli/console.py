@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,11 +14,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from snapjudge.core.precision import Precision
 from snapjudge.errors import ExtraMissing, Interrupted, SnapjudgeError
 
 errors = Console(stderr=True, highlight=False)
 output = Console(highlight=False, soft_wrap=True)
 EXIT_GATE, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="of the layers; int8 and bfloat16 are faster on large backbones, and move scores a little")
+]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli.console import EXIT_GATE, Bars, output, print_json, shown_errors
+from snapjudge.cli.console import EXIT_GATE, Bars, PrecisionOption, output, print_json, shown_errors
 from snapjudge.core.precision import Precision
 
 
@@ -16,9 +16,7 @@ def prove(
     gate: Annotated[list[str] | None, typer.Option("--gate", help="a figure that must be reached, such as f1>=0.9; exit status 1 if not")] = None,
     mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judge's backbone lies, if it has moved")] = None,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="of the layers; int8 and bfloat16 are faster on large backbones, and move scores a little")
-    ] = Precision.float32,
+    precision: PrecisionOption = Precision.float32,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when the data holds texts the judge was trained on")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the proof as JSON")] = False,
 ) -> None:

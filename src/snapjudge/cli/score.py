@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli.console import Bars, errors, print_json, shown_errors, stop_on_interrupt
+from snapjudge.cli.console import Bars, PrecisionOption, errors, print_json, shown_errors, stop_on_interrupt
 from snapjudge.core.precision import Precision
 
 
@@ -15,9 +15,7 @@ def score(
     out: Annotated[str, typer.Option("--out", help="JSON lines to write, or - for standard output")] = "-",
     mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved")] = None,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="of the layers; int8 and bfloat16 are faster on large backbones, and move scores a little")
-    ] = Precision.float32,
+    precision: PrecisionOption = Precision.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output file")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="drop an interrupted output and start over")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print a summary as JSON (with --out FILE)")] = False,

@@ -17,11 +17,11 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.curate.agreement import MISSING, Ints
+from snapjudge.curate.read import SHOWN
 from snapjudge.errors import DataInvalid, InputInvalid, Problem, StorageFailed
 
 Source = Literal["production", "synthetic", "expert", "public", "consensus"]
 State = Literal["adjudicated", "agreed", "single", "disputed"]
-SHOWN = 20  # problems listed in one error
 
 
 class LabelEvent(Frozen):
@@ -62,9 +62,10 @@ class CurrentLabel:
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The events of a file in its order, and the line that was cut short, if one was."""
+    """The events of a file in its order, the bytes of its whole lines, and the line that was cut short, if one was."""
 
     events: tuple[LabelEvent, ...]
+    length: int
     cut: str | None = None
 
 
@@ -86,7 +87,7 @@ def read_labels(path: Path) -> LabelFile:
             problems.append(Problem(f"{path}:{number}: {where}", first["msg"], "a label event, as `snapjudge data label` writes them"))
     if problems:
         raise DataInvalid("labels", problems[:SHOWN], more=max(0, len(problems) - SHOWN), hint="correct these lines, or move them out of the file")
-    return LabelFile(tuple(events), rest.decode(errors="replace") or None)
+    return LabelFile(tuple(events), len(raw) - len(rest), rest.decode(errors="replace") or None)
 
 
 def append_labels(path: Path, events: Iterable[LabelEvent]) -> int:
@@ -101,11 +102,10 @@ def append_labels(path: Path, events: Iterable[LabelEvent]) -> int:
         with path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             known = read_labels(path)
-            length = _whole_length(path)
             if known.cut is not None:
                 with path.with_name(f"{path.name}.cut").open("a", encoding="utf-8") as aside:
                     aside.write(known.cut + "\n")
-                file.truncate(length)
+                file.truncate(known.length)
             keys = {event.key for event in known.events}
             new = [event for event in {event.key: event for event in events}.values() if event.key not in keys]
             try:
@@ -113,7 +113,7 @@ def append_labels(path: Path, events: Iterable[LabelEvent]) -> int:
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                os.ftruncate(file.fileno(), length)
+                os.ftruncate(file.fileno(), known.length)
                 raise
     except OSError as error:
         raise StorageFailed(f"cannot add to {path}: {error.strerror or error}", hint="free space or choose another place; nothing was added") from error
@@ -164,8 +164,3 @@ def _current(events: Sequence[LabelEvent], criteria_version: int | None) -> Curr
     if len(set(named.values())) > 1:
         return CurrentLabel(None, "disputed", stale, named)
     return CurrentLabel(deciding[0].label, "single" if len(votes) == 1 else "agreed", stale, named)
-
-
-def _whole_length(path: Path) -> int:
-    """Bytes of the file up to its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1

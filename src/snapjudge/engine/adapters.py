@@ -11,8 +11,7 @@ import torch
 
 from snapjudge.errors import AdapterInvalid, AdapterUnknown, OutOfMemory
 from snapjudge.model.adapter import Adapter, Scope
-from snapjudge.model.attention import TILE
-from snapjudge.model.grouped import PlacedAdapter, Slab
+from snapjudge.model.grouped import PlacedAdapter, Slab, filled_rank
 
 CHUNK = 16  # adapters of one rank whose weights lie side by side
 
@@ -73,10 +72,11 @@ class AdapterPool:
         used = sum(self._bytes(slab.rank) * sum(owner is not None for owner in owners) for slab, owners in self._slabs)
         return AdapterStats(len(self._current), resident, used, self._budget, self._placed, self._evicted)
 
-    def load(self, name: str, adapter: Adapter, source: Callable[[], Adapter], *, pinned: bool = False) -> Version | None:
+    def load(self, name: str, adapter: Adapter, digest: str, source: Callable[[], Adapter], *, pinned: bool = False) -> Version | None:
         """Load an adapter under a name; returns the version it replaces, if nobody uses that any more.
 
         Args:
+            digest: of the adapter (`digest_of`), which the source must still give then.
             source: what reads it again when it is needed on the device.
             pinned: never put out.
 
@@ -84,9 +84,9 @@ class AdapterPool:
             AdapterInvalid: its layers or ranks do not fit the backbone. What was loaded before stays.
             OutOfMemory: it is to be pinned and there is no room. What was loaded before stays.
         """
-        self.check(name, adapter)
+        self._check(name, adapter)
         self._clock += 1
-        new = Version(name, self._clock, adapter.scope, -(-adapter.rank // TILE) * TILE, source, digest_of(adapter), pinned)
+        new = Version(name, self._clock, adapter.scope, filled_rank(adapter.rank), source, digest, pinned)
         if pinned:
             self.place(new, adapter)
         replaced, self._current[name] = self._current.get(name), new
@@ -205,12 +205,7 @@ class AdapterPool:
     def _bytes(self, rank: int) -> int:
         return sum(rank * (inputs + outputs) for inputs, outputs in self._shapes.values()) * self._dtype.itemsize
 
-    def check(self, name: str, adapter: Adapter) -> None:
-        """Refuse an adapter that does not fit the backbone.
-
-        Raises:
-            AdapterInvalid.
-        """
+    def _check(self, name: str, adapter: Adapter) -> None:
         for path, (inputs, outputs) in self._shapes.items():
             pair = adapter.weights.get(path)
             sizes = None if pair is None else (tuple(pair[0].shape), tuple(pair[1].shape))

@@ -1,7 +1,7 @@
 """The engine: a queue, a thread, and steps of the backbone. Token ids, adapter names and a deadline in; label logits out.
 
 What runs next is decided in `plan`, what is kept in `cache`, where adapters lie in `adapters`; here they are put together, and every request gets
-its answer or its named error. Knows nothing of text, metrics or HTTP.
+its answer or its named error. Knows nothing of text, metrics or HTTP. One file, since all of it changes the same jobs under the same lock.
 """
 
 import itertools
@@ -15,13 +15,13 @@ from types import TracebackType
 
 import torch
 
-from snapjudge.engine.adapters import AdapterPool, Version
+from snapjudge.engine.adapters import AdapterPool, Version, digest_of
 from snapjudge.engine.cache import ContentCache, Lease, Node
 from snapjudge.engine.plan import Limits, Share, Work, admit, next_step
-from snapjudge.engine.requests import Answer, EngineStats, Job, Part, Read, Request
+from snapjudge.engine.requests import Answer, EngineStats, Job, Part, Read, Request, check
 from snapjudge.engine.session import Session
 from snapjudge.engine.workers import give_back_workers
-from snapjudge.errors import ContentTooLong, DeadlineMissed, EngineBusy, EngineClosed, EngineFailed, InputInvalid, OutOfMemory, SnapjudgeError
+from snapjudge.errors import DeadlineMissed, EngineBusy, EngineClosed, EngineFailed, OutOfMemory, SnapjudgeError
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.attention import TILE, ContentState
 from snapjudge.model.backbone import Backbone
@@ -89,9 +89,10 @@ class Engine:
             OutOfMemory: it is to be pinned and there is no room; what was loaded before stays.
         """
         read = adapter if callable(adapter) else (lambda: adapter)
-        given = read()  # a folder is read before anybody has to wait for it
+        given = read()  # a folder is read, and hashed, before anybody has to wait for it
+        digest = digest_of(given)
         with self._wake:
-            self._forget(self._adapters.load(name, given, read, pinned=pinned))
+            self._forget(self._adapters.load(name, given, digest, read, pinned=pinned))
         if threading.current_thread() is not self._thread:
             give_back_workers()  # those that reading it may have started
 
@@ -118,7 +119,7 @@ class Engine:
         return self._submit(content, reads, deadline=deadline)
 
     def _submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None, answered: Callable[[], None] | None = None) -> "Future[Answer]":
-        self._check(content, reads)
+        check(content, reads, self.backbone)
         with self._wake:
             if self._closed:
                 raise EngineClosed("the engine is closed", hint="open a new one")
@@ -173,28 +174,6 @@ class Engine:
                     self._wake.notify()
 
         return let_go
-
-    def _check(self, content: Ids, reads: Sequence[Read]) -> None:
-        if not content:
-            raise InputInvalid("the content has no tokens", hint="send at least one token")
-        if len(content) > self.backbone.content_tokens:
-            raise ContentTooLong(
-                f"the content has {len(content)} tokens and {self.backbone.name} reads {self.backbone.content_tokens}", hint="send it in windows"
-            )
-        self._check_ids(content)
-        for read in reads:
-            size, labels = len(read.readout.token_ids), read.readout.label_tokens
-            if not size or not labels or not all(labels):
-                raise InputInvalid("a readout without tokens or labels, or a label without answer tokens", hint="render the metric's readout for this backbone")
-            for ids in (read.readout.token_ids, *labels):
-                self._check_ids(ids)
-            if size > self.backbone.readout_tokens:
-                raise InputInvalid(f"a readout of {size} tokens; {self.backbone.name} has room for {self.backbone.readout_tokens}", hint="shorten the question")
-
-    def _check_ids(self, ids: Ids) -> None:
-        if min(ids) < 0 or max(ids) >= self.backbone.vocabulary:
-            wrong = next(token for token in ids if not 0 <= token < self.backbone.vocabulary)
-            raise InputInvalid(f"token id {wrong}; {self.backbone.name} has ids from 0 to {self.backbone.vocabulary - 1}", hint="use its own tokenizer")
 
     def _jobs_of(self, request: Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None) -> list[Job]:
         """One job for all reads that share the content, one for each that reads it under its own adapter."""
@@ -349,7 +328,7 @@ class Engine:
         began = self._clock()
         try:
             pieces, step = self._compute(parts)
-            flat = torch.cat(step.logits).tolist() if step.logits else []  # the step's one wait for the device
+            flat = torch.cat(step.logits).tolist() if step.logits else []
             for (lease, _), state in zip(pieces, step.states, strict=True):
                 lease.write(state.layers)
         except Exception as error:  # whatever a model's code, an adapter's source or a kernel raises: the requests get it, the engine goes on

@@ -1,12 +1,14 @@
-"""What is asked of the engine and what it answers, and how it keeps a request while it works on it."""
+"""What is asked of the engine and what it answers, what it refuses, and how it keeps a request while it works on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from snapjudge.engine.adapters import AdapterStats, Version
 from snapjudge.engine.cache import CacheStats, Lease
 from snapjudge.engine.plan import Work
+from snapjudge.errors import ContentTooLong, InputInvalid
+from snapjudge.model.backbone import Backbone
 from snapjudge.model.readout import Readout
 from snapjudge.model.tokens import Ids
 
@@ -107,3 +109,30 @@ class Part:
     job: Job
     tokens: int
     reads: list[tuple[int, Version | None, Readout]] = field(default_factory=list)
+
+
+def check(content: Ids, reads: Sequence[Read], backbone: Backbone) -> None:
+    """Refuse what a backbone cannot read.
+
+    Raises:
+        ContentTooLong, InputInvalid.
+    """
+    if not content:
+        raise InputInvalid("the content has no tokens", hint="send at least one token")
+    if len(content) > backbone.content_tokens:
+        raise ContentTooLong(f"the content has {len(content)} tokens and {backbone.name} reads {backbone.content_tokens}", hint="send it in windows")
+    _check_ids(content, backbone)
+    for read in reads:
+        size, labels = len(read.readout.token_ids), read.readout.label_tokens
+        if not size or not labels or not all(labels):
+            raise InputInvalid("a readout without tokens or labels, or a label without answer tokens", hint="render the metric's readout for this backbone")
+        for ids in (read.readout.token_ids, *labels):
+            _check_ids(ids, backbone)
+        if size > backbone.readout_tokens:
+            raise InputInvalid(f"a readout of {size} tokens; {backbone.name} has room for {backbone.readout_tokens}", hint="shorten the question")
+
+
+def _check_ids(ids: Ids, backbone: Backbone) -> None:
+    if min(ids) < 0 or max(ids) >= backbone.vocabulary:
+        wrong = next(token for token in ids if not 0 <= token < backbone.vocabulary)
+        raise InputInvalid(f"token id {wrong}; {backbone.name} has ids from 0 to {backbone.vocabulary - 1}", hint="use its own tokenizer")

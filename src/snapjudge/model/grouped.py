@@ -7,7 +7,7 @@ Tensors: T rows of a pack, n items, m rows of an item, s slots, I inputs, O outp
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -34,10 +34,16 @@ class PlacedAdapter(Adapter):
         return self.slab.flat_sP[self.slot].data_ptr()
 
 
+def filled_rank(rank: int) -> int:
+    """A rank filled up to a multiple of TILE, as slabs and batched products have it."""
+    return rank + -rank % TILE
+
+
 class Slab:
     """Room for several adapters of one rank, side by side, so that a batched product over neighbours needs no copy.
 
-    Each adapter is one piece of memory, `flat_sP[slot]`; `offsets` tells where in it A and B of a path begin, in elements.
+    Each adapter is one piece of memory, `flat_sP[slot]`: A [r, I] and B [O, r] of one layer after the other. `before` tells the inputs and outputs, summed, of
+    the layers that come before one; a layer begins at that many times the rank.
 
     Args:
         shapes: path -> (inputs, outputs) of the backbone's linears.
@@ -45,19 +51,13 @@ class Slab:
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], *, rank: int, slots: int, dtype: torch.dtype, device: torch.device) -> None:
         self.rank, self.slots = rank, slots
-        self.offsets: dict[str, tuple[int, int]] = {}
-        size = 0
+        *starts, total = accumulate((inputs + outputs for inputs, outputs in shapes.values()), initial=0)
+        self.before = dict(zip(shapes, starts, strict=True))
+        self.flat_sP = torch.empty(slots, rank * total, dtype=dtype, device=device)
+        self.weights: dict[str, tuple[Tensor, Tensor]] = {}
         for path, (inputs, outputs) in shapes.items():
-            self.offsets[path] = size, size + rank * inputs
-            size += rank * (inputs + outputs)
-        self.flat_sP = torch.empty(slots, size, dtype=dtype, device=device)
-        self.weights = {
-            path: (
-                self.flat_sP[:, down : down + rank * inputs].view(slots, rank, inputs),
-                self.flat_sP[:, up : up + rank * outputs].view(slots, outputs, rank),
-            )
-            for (path, (down, up)), (inputs, outputs) in zip(self.offsets.items(), shapes.values(), strict=True)
-        }
+            down_sX, up_sX = self.flat_sP[:, rank * self.before[path] :][:, : rank * (inputs + outputs)].split([rank * inputs, rank * outputs], 1)
+            self.weights[path] = down_sX.view(slots, rank, inputs), up_sX.view(slots, outputs, rank)
 
     def place(self, adapter: Adapter, slot: int) -> PlacedAdapter:
         """Copy an adapter into a slot, its rank filled up with zeros and B scaled; the result's weights are views into the slab."""
@@ -209,7 +209,7 @@ def _groups(owners: Sequence[Owned]) -> Iterator[list[Owned]]:
     for owner in owners:
         adapter = owner.adapter
         slab = id(adapter.slab) if isinstance(adapter, PlacedAdapter) else 0
-        by_rank.setdefault(-(-adapter.rank // TILE), {}).setdefault(slab, []).append(owner)
+        by_rank.setdefault(filled_rank(adapter.rank), {}).setdefault(slab, []).append(owner)
     for by_slab in by_rank.values():
         if len(by_slab) == 1:
             yield from by_slab.values()
@@ -225,5 +225,5 @@ def _filled(adapter: Adapter, path: str) -> tuple[Tensor, Tensor]:
     down_rI, up_Or = adapter.weights[path]
     if isinstance(adapter, PlacedAdapter):
         return down_rI, up_Or
-    missing = -adapter.rank % TILE
+    missing = filled_rank(adapter.rank) - adapter.rank
     return functional.pad(down_rI, (0, 0, 0, missing)), functional.pad(up_Or * adapter.scale, (0, missing))

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from snapjudge.model.adapter import Adapter
-from snapjudge.model.attention import TILE, ContentState, LayerState, Paged, Shape, Switch, row_tile
-from snapjudge.model.grouped import Owned, PlacedAdapter, Slab
+from snapjudge.model.attention import ContentState, LayerState, Paged, Shape, Switch, row_tile
+from snapjudge.model.grouped import Owned, PlacedAdapter, Slab, filled_rank
 from snapjudge.model.kernels.attention import Tiles, attend_tiles, rows_of_a_tile
-from snapjudge.model.kernels.lora import COMMON, ROWS, OwnedTiles, add_adapters
-from snapjudge.model.tables import Ints, ReadoutRows, Span, Upload, sight, tiles
-from snapjudge.model.tables import contents_of as lying
+from snapjudge.model.kernels.lora import COMMON, ROWS, TABLES, OwnedTiles, add_adapters
+from snapjudge.model.tables import Ints, ReadoutRows, Span, Upload, lying, sight, tiles
 
 Pool = Callable[[int], LayerState]  # layer -> keys and values [P, G, d]
 PAGE = 16  # tokens, where contents at hand lie in no pool and are laid in one for the step
@@ -130,12 +129,7 @@ class AdapterTiles:
 
     def __init__(self, owners: Sequence[Owned], shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype, device: torch.device) -> None:
         self.end = max(owner.start + owner.rows for owner in owners)
-        self.owned = _all_placed(owners, shapes, dtype, device)
-        self._before: dict[str, int] = {}  # sum of inputs and outputs of the layers before one
-        total = 0
-        for path, (inputs, outputs) in shapes.items():
-            self._before[path] = total
-            total += inputs + outputs
+        self.owned, self._before = _all_placed(owners, shapes, dtype, device)
         self._device = device
         self._tiles: OwnedTiles | None = None
         self.width = max(COMMON, *(1 << (owner.adapter.rank - 1).bit_length() for owner in self.owned))
@@ -171,17 +165,21 @@ def adapter_arrays(owned: Sequence[Owned]) -> dict[str, Ints]:
         if isinstance(owner.adapter, PlacedAdapter)
         for at in range(0, owner.rows, ROWS)
     ]
-    names = ("start_t", "count_t", "base_t", "rank_t")
-    return {name: np.array(column, dtype=np.int64) for name, column in zip(names, zip(*tiles_, strict=True), strict=True)}
+    return {name: np.array(column, dtype=np.int64) for name, column in zip(TABLES, zip(*tiles_, strict=True), strict=True)}
 
 
-def _all_placed(owners: Sequence[Owned], shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype, device: torch.device) -> list[Owned]:
-    """The owners, those that lie in no slab of the kernel's type laid in one."""
+def _all_placed(
+    owners: Sequence[Owned], shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype, device: torch.device
+) -> tuple[list[Owned], Mapping[str, int]]:
+    """The owners, those that lie in no slab of the kernel's type laid in one; and what comes before each layer, the same in every slab."""
     placed: dict[Adapter, PlacedAdapter] = {}
-    for adapter in {owner.adapter for owner in owners if not (isinstance(owner.adapter, PlacedAdapter) and owner.adapter.slab.flat_sP.dtype == dtype)}:
-        slab = Slab(shapes, rank=-(-adapter.rank // TILE) * TILE, slots=1, dtype=dtype, device=device)
-        placed[adapter] = slab.place(adapter, 0)
-    return [Owned(placed.get(owner.adapter, owner.adapter), owner.start, owner.rows) for owner in owners]
+    for adapter in {owner.adapter for owner in owners}:
+        if isinstance(adapter, PlacedAdapter) and adapter.slab.flat_sP.dtype == dtype:
+            placed[adapter] = adapter
+        else:
+            placed[adapter] = Slab(shapes, rank=filled_rank(adapter.rank), slots=1, dtype=dtype, device=device).place(adapter, 0)
+    before = next(iter(placed.values())).slab.before
+    return [Owned(placed[owner.adapter], owner.start, owner.rows) for owner in owners], before
 
 
 def _side_by_side(part_TQd: Tensor) -> Tensor:

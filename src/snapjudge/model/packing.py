@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,7 +72,6 @@ class Pack:
         self.last_rows: dict[int, int] = {}
         self.equal: list[tuple[int, int]] = []
         self.readouts: list[tuple[int | ContentState, int, int]] = []  # of which content, rows start..end
-        of_content: dict[int, tuple[int | ContentState, list[int], list[int]]] = {}
         for index in sorted(range(len(asks)), key=lambda index: _place(asks[index])):
             ask = asks[index]
             size, start = len(ask.readout.token_ids), len(self.ids)
@@ -81,24 +81,24 @@ class Pack:
             self.last_rows[index] = len(self.ids) - 1
             known = self.equal[-1] if self.equal and self.equal[-1][1] == size else None
             self.equal[len(self.equal) - (known is not None) :] = [((known[0] if known else 0) + 1, size)]
-            key = ask.content if isinstance(ask.content, int) else id(ask.content) + len(contents)
-            _, rows, offsets = of_content.setdefault(key, (ask.content, [], []))
-            rows += range(start - self.reads_from, len(self.ids) - self.reads_from)
-            offsets += range(size)
             if ask.adapter is not None:
                 _own(owners, ask.adapter, start, size)
             self.readouts.append((ask.content, start, len(self.ids)))
         self.reads_to = len(self.ids)
-        self.of_content = list(of_content.values())
         self.owners = [some for some in (of_contents, owners) if some]
         self.total = len(self.ids) + -len(self.ids) % row_tile(dtype, device)
 
     @property
     def reads(self) -> list[ContentReads]:
         """All readout rows of each content."""
+        found: dict[int, tuple[int | ContentState, list[int], list[int]]] = {}
+        for content, start, end in self.readouts:
+            _, rows, offsets = found.setdefault(content if isinstance(content, int) else -id(content), (content, [], []))
+            rows += range(start - self.reads_from, end - self.reads_from)
+            offsets += range(end - start)
         return [
             ContentReads(content, self._length(content), _span(rows, self._device), torch.tensor(offsets, device=self._device))
-            for content, rows, offsets in self.of_content
+            for content, rows, offsets in found.values()
         ]
 
     def laid_out(self, cached: Sequence[Sequence[int]]) -> tuple[list[Span], list[ReadoutRows]]:
@@ -107,16 +107,16 @@ class Pack:
         Args:
             cached: the pages of each of `at_hand`.
         """
-        known = {id(state): (place, blocks) for place, (state, blocks) in enumerate(zip(self.at_hand, cached, strict=True))}
-        spans = [Span(one.before, known[id(one.past)][1] if one.past is not None else (), one.start, one.end) for one in self.contents]
+        known = {id(state): blocks for state, blocks in zip(self.at_hand, cached, strict=True)}
+        spans = [Span(one.before, known[id(one.past)] if one.past is not None else (), one.start, one.end) for one in self.contents]
         places: dict[int, int] = {}
         for content, _, _ in self.readouts:
             if not isinstance(content, int) and id(content) not in places:
                 places[id(content)] = len(spans)
-                spans.append(Span(content.length, known[id(content)][1]))
+                spans.append(Span(content.length, known[id(content)]))
         return spans, [ReadoutRows(content if isinstance(content, int) else places[id(content)], start, end) for content, start, end in self.readouts]
 
-    @property
+    @cached_property
     def at_hand(self) -> list[ContentState]:
         """The states that the step goes on from or reads, each once."""
         states = [one.past for one in self.contents if one.past is not None]

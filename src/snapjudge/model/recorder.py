@@ -18,7 +18,7 @@ from torch import Tensor
 from snapjudge.model.attention import LayerState, Switch
 from snapjudge.model.kernel_pass import AdapterTiles, KernelPass, adapter_arrays
 from snapjudge.model.kernels.attention import Tiles
-from snapjudge.model.kernels.lora import COMMON, OwnedTiles
+from snapjudge.model.kernels.lora import COMMON, TABLES, OwnedTiles
 from snapjudge.model.tables import Ints, Upload, filled_up
 
 _log = logging.getLogger(__name__)
@@ -111,8 +111,9 @@ def fixed_arrays(one: KernelPass, ids: list[int], places: list[int], adapters: A
 
 def fixed_step(one: KernelPass, views: dict[str, Tensor], adapters: AdapterTiles | None) -> tuple[KernelPass, Tensor, Tensor, AdapterTiles | None]:
     """The same step, reading its numbers from some place in memory."""
-    own = {"start_t", "count_t", "base_t", "rank_t"}
-    tables = {name: view for name, view in views.items() if name not in own | {"ids", "places"}}
+    tables = {name: view for name, view in views.items() if name not in {*TABLES, "ids", "places"}}
     passed = one.recorded(Tiles(**tables, page=one.page), len(views["ids"]))
-    tiles = adapters.recorded(OwnedTiles(views["start_t"], views["count_t"], views["base_t"], views["rank_t"])) if adapters is not None else None
-    return passed, views["ids"][None], views["places"][None], tiles
+    if adapters is None:
+        return passed, views["ids"][None], views["places"][None], None
+    start_t, count_t, base_t, rank_t = (views[name] for name in TABLES)
+    return passed, views["ids"][None], views["places"][None], adapters.recorded(OwnedTiles(start_t, count_t, base_t, rank_t))

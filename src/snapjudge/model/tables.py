@@ -60,7 +60,7 @@ class Upload:
         return self.views(sent(self.host, device))
 
 
-def sight(spans: Sequence[Span], readings: Sequence[ReadoutRows], rows: int, *, causal: bool, window: int | None) -> dict[str, Ints]:
+def sight(spans: Sequence[Span], readouts: Sequence[ReadoutRows], rows: int, *, causal: bool, window: int | None) -> dict[str, Ints]:
     """What each row of the pack sees: its content from low to high, and of its own readout from skip to count.
 
     Args:
@@ -73,7 +73,7 @@ def sight(spans: Sequence[Span], readings: Sequence[ReadoutRows], rows: int, *, 
         high[part] = positions + 1 if causal else span.length
         if causal and window is not None:
             low[part] = np.maximum(0, positions + 1 - window)
-    for one in readings:
+    for one in readouts:
         offsets, part, length = np.arange(one.end - one.start), slice(one.start, one.end), spans[one.content].length
         high[part], own[part], count[part] = length, one.start, offsets + 1
         if window is not None:
@@ -82,7 +82,7 @@ def sight(spans: Sequence[Span], readings: Sequence[ReadoutRows], rows: int, *, 
     return {"low_T": low, "high_T": high, "own_T": own, "skip_T": skip, "count_T": count}
 
 
-def tiles(spans: Sequence[Span], readings: Sequence[ReadoutRows], seen: dict[str, Ints], size: int, *, contents: bool) -> dict[str, Ints]:
+def tiles(spans: Sequence[Span], readouts: Sequence[ReadoutRows], seen: dict[str, Ints], size: int, *, contents: bool) -> dict[str, Ints]:
     """Tiles of `size` rows of one content each.
 
     Args:
@@ -91,7 +91,7 @@ def tiles(spans: Sequence[Span], readings: Sequence[ReadoutRows], seen: dict[str
     """
     rows_of: list[list[int]] = [list(range(span.start, span.end)) if contents else [] for span in spans]
     of_reads: list[list[int]] = [[] for _ in spans]
-    for one in readings:
+    for one in readouts:
         of_reads[one.content] += range(one.start, one.end)
     chunks = [(content, rows[at : at + size]) for kind in (rows_of, of_reads) for content, rows in enumerate(kind) for at in range(0, len(rows), size)]
     row_tR = np.full((len(chunks), size), -1, dtype=np.int64)
@@ -102,7 +102,7 @@ def tiles(spans: Sequence[Span], readings: Sequence[ReadoutRows], seen: dict[str
     return {"row_tR": row_tR, "content_t": np.array([content for content, _ in chunks], dtype=np.int64), "from_t": first, "to_t": last, "own_t": own}
 
 
-def contents_of(spans: Sequence[Span]) -> dict[str, Ints]:
+def lying(spans: Sequence[Span]) -> dict[str, Ints]:
     """Where each content's tokens lie: pages of the pool, rows of the pack."""
     starts = np.cumsum([0, *(len(span.blocks) for span in spans)])[: len(spans)]
     blocks = [block for span in spans for block in span.blocks] or [0]

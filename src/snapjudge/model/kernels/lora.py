@@ -17,6 +17,9 @@ ROWS = 16  # of a tile
 COMMON = 64  # ranks up to here share a launch, whatever they are; higher ones go by themselves
 
 
+TABLES = ("start_t", "count_t", "base_t", "rank_t")  # of OwnedTiles, in its order
+
+
 @dataclass(frozen=True)
 class OwnedTiles:
     """Where the adapters' rows lie.
