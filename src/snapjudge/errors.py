@@ -8,6 +8,8 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── DataInvalid                data_invalid                lines of a data file with problems (all of them, at once)
     │   ├── TooFewExamples         too_few_examples
     │   └── DataLeak               data_leak                   the same text in train and test
+    ├── TestSetChanged             test_set_changed            a frozen test whose file or rows have changed
+    ├── CriteriaChanged            criteria_changed            a policy text that changed while its version stayed
     ├── InputInvalid               input_invalid               one request's inputs cannot be judged
     ├── BackboneNotFound           backbone_not_found
     ├── BackboneUnsupported        backbone_unsupported        a model that cannot be read once and judged many times
@@ -123,6 +125,21 @@ class DataLeak(DataInvalid):
     """The same text or group in training and test data."""
 
     code = "data_leak"
+
+
+class TestSetChanged(SnapjudgeError):
+    """A frozen test whose file or rows have changed."""
+
+    __test__ = False  # no test case, whatever pytest thinks of its name
+    code = "test_set_changed"
+    status = 409
+
+
+class CriteriaChanged(SnapjudgeError):
+    """A policy text that changed while its version stayed."""
+
+    code = "criteria_changed"
+    status = 409
 
 
 class InputInvalid(SnapjudgeError):

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -23,6 +24,9 @@ EXIT_GATE, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="of the layers; int8 and bfloat16 are faster on large backbones, and move scores a little")
 ]
+MappingOption = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")]
+MetricFile = Annotated[Path | None, typer.Option("--metric", help="the metric file (YAML); metric.yaml in the data set's folder unless said")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @contextmanager
@@ -33,9 +37,23 @@ def shown_errors(*, as_json: bool = False) -> Iterator[None]:
     except SnapjudgeError as error:
         fail(error, as_json=as_json)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("torch", "transformers", "scipy", "sklearn", "jinja2", "pyarrow"):
+        if (error.name or "").partition(".")[0] not in (
+            "torch",
+            "transformers",
+            "scipy",
+            "sklearn",
+            "jinja2",
+            "markupsafe",
+            "pyarrow",
+            "datasketch",
+            "cleanlab",
+            "py3langid",
+            "openai",
+            "stamina",
+            "faker",
+        ):
             raise
-        missing = ExtraMissing(f"this command needs the local models, and {error.name} is not installed", hint="pip install 'snapjudge[local]'")
+        missing = ExtraMissing(f"this command needs the local extra, and {error.name} is not installed", hint="pip install 'snapjudge[local]'")
         fail(missing, as_json=as_json)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli.console import EXIT_GATE, Bars, PrecisionOption, output, print_json, shown_errors
+from snapjudge.cli.console import EXIT_GATE, Bars, MappingOption, PrecisionOption, output, print_json, shown_errors
 from snapjudge.core.precision import Precision
 
 
@@ -14,7 +14,7 @@ def prove(
     data: Annotated[list[Path], typer.Option("--data", help="labelled examples; may be repeated")],
     out: Annotated[Path | None, typer.Option("--out", help="folder for proof.json and report.html")] = None,
     gate: Annotated[list[str] | None, typer.Option("--gate", help="a figure that must be reached, such as f1>=0.9; exit status 1 if not")] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
+    mapping: MappingOption = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judge's backbone lies, if it has moved")] = None,
     precision: PrecisionOption = Precision.float32,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when the data holds texts the judge was trained on")] = False,

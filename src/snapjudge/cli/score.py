@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli.console import Bars, PrecisionOption, errors, print_json, shown_errors, stop_on_interrupt
+from snapjudge.cli.console import Bars, MappingOption, PrecisionOption, errors, print_json, shown_errors, stop_on_interrupt
 from snapjudge.core.precision import Precision
 
 
@@ -13,7 +13,7 @@ def score(
     source: Annotated[str, typer.Argument(metavar="IN", help="records to judge: .jsonl, .csv, .tsv, .parquet, or - for JSON lines on standard input")],
     judge: Annotated[list[str], typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")],
     out: Annotated[str, typer.Option("--out", help="JSON lines to write, or - for standard output")] = "-",
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
+    mapping: MappingOption = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved")] = None,
     precision: PrecisionOption = Precision.float32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output file")] = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli.console import EXIT_GATE, Bars, output, print_json, shown_errors, stop_on_interrupt
+from snapjudge.cli.console import EXIT_GATE, Bars, MappingOption, output, print_json, shown_errors, stop_on_interrupt
 
 
 def train(
@@ -20,7 +20,7 @@ def train(
     gate: Annotated[
         list[str] | None, typer.Option("--gate", help="a figure that must be reached, such as f1>=0.9 or auroc.low>=0.85; exit status 1 if not")
     ] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, such as output=text; may be repeated")] = None,
+    mapping: MappingOption = None,
     rate: Annotated[float, typer.Option("--rate", help="peak learning rate to begin with")] = 1e-3,
     rank: Annotated[int, typer.Option("--rank", help="LoRA rank")] = 16,
     epochs: Annotated[int | None, typer.Option("--epochs", help="number of epochs instead of the automatic one")] = None,

@@ -19,7 +19,10 @@ TEXT_FIELDS = ("context", "input", "output", "a", "b")
 
 
 class Provenance(Frozen):
-    """Where a label comes from. `group` ties examples that must never be split (same document, conversation, contrast pair)."""
+    """Where an example comes from. `group` ties examples that must never be split (same document, conversation, contrast pair).
+
+    A synthetic example names its `parent` (the id it was made from), `method` and `seed`.
+    """
 
     source: str = ""
     labeler: str = ""
@@ -28,6 +31,9 @@ class Provenance(Frozen):
     group: str = ""
     licence: str = ""
     category: str = ""
+    parent: str = ""
+    method: str = ""
+    seed: str = ""
 
 
 class Example(Frozen):
@@ -60,6 +66,22 @@ def content_key(inputs: Inputs) -> str:
     """sha256 of the inputs in canonical order, case-folded, runs of white space as one."""
     parts = [[name, _folded(inputs[name])] for name in INPUT_NAMES if name in inputs]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def texts_of(inputs: Inputs) -> dict[str, str]:
+    """Input fields as plain text, for people and for models of words."""
+    found = {}
+    for name, value in inputs.items():
+        if name == "messages" and isinstance(value, list):
+            found[name] = "\n".join(f"{turn.get('role', '')}: {turn.get('content') or ''}" for turn in value)
+        else:
+            found[name] = value if isinstance(value, str) else str(value)
+    return found
+
+
+def plain_text(inputs: Inputs) -> str:
+    """All fields as one text."""
+    return "\n".join(texts_of(inputs).values())
 
 
 def check_inputs(inputs: object, wanted: Sequence[InputName]) -> dict[str, Any]:

@@ -4,21 +4,19 @@ Several processes may append at once. A line cut short by a crash is set aside b
 Knows label names as text; nothing of examples' contents or of models.
 """
 
-import fcntl
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import AwareDatetime, Field, ValidationError
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.curate.agreement import MISSING, Ints
+from snapjudge.curate.journal import Journal, appending, read_journal
 from snapjudge.curate.read import SHOWN
-from snapjudge.errors import DataInvalid, InputInvalid, Problem, StorageFailed
+from snapjudge.errors import DataInvalid, InputInvalid, OptionInvalid, Problem
 
 Source = Literal["production", "synthetic", "expert", "public", "consensus"]
 State = Literal["adjudicated", "agreed", "single", "disputed"]
@@ -36,11 +34,31 @@ class LabelEvent(Frozen):
     confidence: float | None = Field(default=None, ge=0, le=1)
     source: Source = "expert"
     adjudication: bool = Field(default=False, description="settles what the votes left open")
+    shares: dict[str, float] | None = Field(
+        default=None, description="label -> share, where a labeler gives more than one label its due (votes, probabilities)"
+    )
 
     @property
-    def key(self) -> tuple[str, str, str, datetime, bool]:
+    def key(self) -> tuple[object, ...]:
         """What makes it the same event: appended twice, it counts once."""
-        return self.example, self.label, self.labeler, self.time, self.adjudication
+        return *self.timeless_key, self.time
+
+    @property
+    def timeless_key(self) -> tuple[object, ...]:
+        """The same for events whose time is not known: who called what what."""
+        return self.example, self.label, self.labeler, self.adjudication
+
+
+def source_named(name: str) -> Source:
+    """A source by its name.
+
+    Raises:
+        OptionInvalid: listing those there are.
+    """
+    for one in get_args(Source):
+        if one == name:
+            return one  # type: ignore[no-any-return]  # get_args forgets the literal
+    raise OptionInvalid(f"there is no source {name!r}", hint=f"one of {', '.join(get_args(Source))}", received=name)
 
 
 @dataclass(frozen=True)
@@ -52,20 +70,21 @@ class CurrentLabel:
         state: settled by the latest adjudication, else agreed by all labelers' latest votes, a single vote, or disputed.
         stale: made under older criteria than the ones asked about.
         votes: each labeler's latest vote.
+        shares: of the labels: what the deciding labelers said on average; for a disputed example, the shares of the votes.
     """
 
     label: str | None
     state: State
     stale: bool
     votes: Mapping[str, str]
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The events of a file in its order, the bytes of its whole lines, and the line that was cut short, if one was."""
+    """The events of a file in its order, and the line that was cut short, if one was."""
 
     events: tuple[LabelEvent, ...]
-    length: int
     cut: str | None = None
 
 
@@ -75,10 +94,12 @@ def read_labels(path: Path) -> LabelFile:
     Raises:
         DataInvalid: naming every line that is no event.
     """
-    raw = path.read_bytes() if path.exists() else b""
-    *lines, rest = raw.split(b"\n")
+    return _parsed(path, read_journal(path))
+
+
+def _parsed(path: Path, journal: Journal) -> LabelFile:
     events, problems = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(journal.lines, 1):
         try:
             events.append(LabelEvent.model_validate_json(line))
         except ValidationError as error:
@@ -87,36 +108,29 @@ def read_labels(path: Path) -> LabelFile:
             problems.append(Problem(f"{path}:{number}: {where}", first["msg"], "a label event, as `snapjudge data label` writes them"))
     if problems:
         raise DataInvalid("labels", problems[:SHOWN], more=max(0, len(problems) - SHOWN), hint="correct these lines, or move them out of the file")
-    return LabelFile(tuple(events), len(raw) - len(rest), rest.decode(errors="replace") or None)
+    return LabelFile(tuple(events), journal.cut)
 
 
-def append_labels(path: Path, events: Iterable[LabelEvent]) -> int:
+def append_labels(path: Path, events: Iterable[LabelEvent], *, ignore_time: bool = False) -> int:
     """Add events that the file does not hold yet; returns how many. What a crash cut short goes to `NAME.cut` first.
+
+    Args:
+        ignore_time: events without a time of their own are known where the same labeler has called the same example the same before.
 
     Raises:
         DataInvalid: the file holds lines that are no events; nothing is added.
         StorageFailed: the disk is full, or the file may not be written; nothing is added.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-            known = read_labels(path)
-            if known.cut is not None:
-                with path.with_name(f"{path.name}.cut").open("a", encoding="utf-8") as aside:
-                    aside.write(known.cut + "\n")
-                file.truncate(known.length)
-            keys = {event.key for event in known.events}
-            new = [event for event in {event.key: event for event in events}.values() if event.key not in keys]
-            try:
-                file.write(b"".join(event.model_dump_json(exclude_defaults=True).encode() + b"\n" for event in new))
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), known.length)
-                raise
-    except OSError as error:
-        raise StorageFailed(f"cannot add to {path}: {error.strerror or error}", hint="free space or choose another place; nothing was added") from error
+    with appending(path) as journal:
+        known = _parsed(path, journal.known).events
+        keys = {event.key for event in known} | ({event.timeless_key for event in known} if ignore_time else set())
+        new = []
+        for event in events:
+            key = event.timeless_key if ignore_time else event.key
+            if key not in keys:
+                keys.add(key)
+                new.append(event)
+        journal.add(event.model_dump_json(exclude_defaults=True).encode() for event in new)
     return len(new)
 
 
@@ -159,8 +173,20 @@ def _current(events: Sequence[LabelEvent], criteria_version: int | None) -> Curr
     named = {labeler: event.label for labeler, event in votes.items()}
     deciding = settled[-1:] or list(votes.values())
     stale = criteria_version is not None and any((event.criteria_version or 0) < criteria_version for event in deciding)
+    shares = _shares(deciding)
     if settled:
-        return CurrentLabel(settled[-1].label, "adjudicated", stale, named)
+        return CurrentLabel(settled[-1].label, "adjudicated", stale, named, shares)
     if len(set(named.values())) > 1:
-        return CurrentLabel(None, "disputed", stale, named)
-    return CurrentLabel(deciding[0].label, "single" if len(votes) == 1 else "agreed", stale, named)
+        return CurrentLabel(None, "disputed", stale, named, shares)
+    return CurrentLabel(deciding[0].label, "single" if len(votes) == 1 else "agreed", stale, named, shares)
+
+
+def _shares(events: Sequence[LabelEvent]) -> dict[str, float]:
+    """The mean of what some labelers said, each as shares of the labels."""
+    total: dict[str, float] = {}
+    for event in events:
+        own = event.shares or {event.label: 1.0}
+        whole = sum(own.values()) or 1.0
+        for label, share in own.items():
+            total[label] = total.get(label, 0.0) + share / whole / len(events)
+    return total

@@ -42,13 +42,26 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
         OptionInvalid: not of the form FIELD=COLUMN, or an unknown field.
     """
     fields = (*INPUT_NAMES, "id", "label", *_META)
-    mapping = {}
-    for pair in pairs:
-        field, sign, column = pair.partition("=")
-        if not sign or not column or field not in fields:
-            raise OptionInvalid(f"--map {pair!r} cannot be read", hint=f"FIELD=COLUMN with a field among {', '.join(fields)}", received=pair)
-        mapping[field] = column
+    mapping = parse_pairs(pairs, "--map")
+    for field, column in mapping.items():
+        if field not in fields:
+            raise OptionInvalid(f"--map {field}={column} cannot be read", hint=f"FIELD=COLUMN with a field among {', '.join(fields)}", received=field)
     return mapping
+
+
+def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """`A=B` pairs of an option.
+
+    Raises:
+        OptionInvalid: not of that form.
+    """
+    found = {}
+    for pair in pairs:
+        left, sign, right = pair.partition("=")
+        if not sign or not left or not right:
+            raise OptionInvalid(f"{option} {pair!r} cannot be read", hint=f"{option} LEFT=RIGHT, such as {option} output=text", received=pair)
+        found[left] = right
+    return found
 
 
 def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iterator[Record]:
@@ -71,6 +84,12 @@ def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iter
 
 
 def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record]:
+    for record in json_objects(lines):
+        yield record if record.data is None else Record(record.line, shaped(record.data, mapping))
+
+
+def json_objects(lines: IO[bytes]) -> Iterator[Record]:
+    """The objects of a file of JSON lines, as they stand there."""
     for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
@@ -86,7 +105,7 @@ def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record
             yield Record(number, None, Problem("(line)", f"JSON that cannot be read ({error})", "one flat object per line", number))
         else:
             if isinstance(data, dict):
-                yield Record(number, _renamed(data, mapping))
+                yield Record(number, data)
             else:
                 yield Record(number, None, Problem("(line)", type(data).__name__, 'an object {"id", "inputs", "label"?, "meta"?}', number))
 
@@ -99,7 +118,7 @@ def _no_constant(name: str) -> float:
     raise _NotFinite(name)
 
 
-def _renamed(data: dict[str, Any], mapping: Mapping[str, str]) -> Mapping[str, Any]:
+def shaped(data: Mapping[str, Any], mapping: Mapping[str, str]) -> Mapping[str, Any]:
     """A record in our shape. With `inputs` present only the mapped fields move; a flat record's columns become inputs and meta."""
     if isinstance(data.get("inputs"), dict) and not mapping:
         return data
@@ -108,8 +127,8 @@ def _renamed(data: dict[str, Any], mapping: Mapping[str, str]) -> Mapping[str, A
     nested = flat["inputs"] if isinstance(flat.get("inputs"), dict) else {}
     inputs = {**nested, **{name: flat[name] for name in INPUT_NAMES if flat.get(name) not in (None, "")}}
     meta = {**(flat["meta"] if isinstance(flat.get("meta"), dict) else {}), **{name: flat[name] for name in _META if flat.get(name) not in (None, "")}}
-    shaped: dict[str, Any] = {"inputs": inputs, "meta": meta}
-    return {**shaped, **{key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}}
+    found: dict[str, Any] = {"inputs": inputs, "meta": meta}
+    return {**found, **{key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}}
 
 
 def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
@@ -129,7 +148,7 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
             found = f"{len([v for v in row.values() if v is not None])} cells"
             yield Record(reader.line_num, None, Problem("(row)", found, f"{len(reader.fieldnames or ())} cells as in the header", reader.line_num))
             continue
-        yield Record(reader.line_num, _renamed(_typed(row, mapping), mapping))
+        yield Record(reader.line_num, shaped(_typed(row, mapping), mapping))
 
 
 def _typed(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -160,7 +179,7 @@ def _parquet(path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
         for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
-                yield Record(number, _renamed(row, mapping))
+                yield Record(number, shaped(row, mapping))
 
 
 def _check_columns(columns: Sequence[str], path: Path, mapping: Mapping[str, str]) -> None:
@@ -195,10 +214,11 @@ def to_example(record: Record, metric: Metric, name: str) -> Example:
     if problems:
         raise DataInvalid(name, problems)
     where = f"{name}:{record.line}"
-    return Example(id=record.id or where, inputs=inputs, target=target, provenance=_provenance(data.get("meta"), name), where=where)
+    return Example(id=record.id or where, inputs=inputs, target=target, provenance=provenance_of(data.get("meta"), name), where=where)
 
 
-def _provenance(meta: object, name: str) -> Provenance:
+def provenance_of(meta: object, name: str) -> Provenance:
+    """The meta fields of a record that are known; `name` is its source where it states none."""
     if not isinstance(meta, Mapping):
         return Provenance(source=name)
     texts = {key: str(meta[key]) for key in _META if key != "criteria_version" and meta.get(key) not in (None, "")}

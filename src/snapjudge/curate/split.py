@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from snapjudge.core.example import Example
+from snapjudge.core.example import Example, plain_text
 from snapjudge.core.metric import Metric
+from snapjudge.curate.near import NearIndex
 from snapjudge.errors import DataInvalid, DataLeak, Problem, TooFewExamples
 
 FEWEST = 20
@@ -71,27 +72,39 @@ def check_leak(train: Sequence[Example], test: Sequence[Example], *, allow: bool
     return len(pairs)
 
 
+def without_near(train: Sequence[Example], test: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Training examples that are near no test example, and those that are."""
+    index = NearIndex()
+    for example in test:
+        index.near(plain_text(example.inputs), add_as=example.id)
+    kept: list[Example] = []
+    near: list[Example] = []
+    for example in train:
+        (kept if index.near(plain_text(example.inputs)) is None else near).append(example)
+    return kept, near
+
+
 def split(examples: Sequence[Example], shares: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
     """Deal whole groups to named parts, stratified by label and source, in a fixed pseudo-random order.
 
     Every next group goes to the part that is furthest behind its share of the label, source after source.
     """
     strata: dict[tuple[int, str], list[list[Example]]] = defaultdict(list)
-    for members in _groups(examples).values():
+    for members in groups_of(examples).values():
         common = Counter((example.label_index, example.provenance.source) for example in members).most_common(1)[0][0]
         strata[common].append(members)
     parts: dict[str, list[Example]] = {name: [] for name in shares}
     behind: dict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(shares, 0))
     for key in sorted(strata):
         dealt = behind[key[0]]
-        for members in sorted(strata[key], key=lambda m: _shuffled(m[0].group, seed)):
+        for members in sorted(strata[key], key=lambda m: hashed(m[0].group, seed)):
             part = min(shares, key=lambda name: (dealt[name] + len(members) / 2) / shares[name])
             parts[part] += members
             dealt[part] += len(members)
     return parts
 
 
-def _groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
+def groups_of(examples: Sequence[Example]) -> dict[str, list[Example]]:
     """Examples by group, with groups that share a text joined (union-find)."""
     parent: dict[str, str] = {}
 
@@ -109,5 +122,6 @@ def _groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
     return groups
 
 
-def _shuffled(group: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+def hashed(name: str, salt: str | int) -> str:
+    """Where a name stands in the fixed pseudo-random order of a salt."""
+    return hashlib.sha256(f"{salt}:{name}".encode()).hexdigest()

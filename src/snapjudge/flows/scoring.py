@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from snapjudge.core.example import Example
+from snapjudge.core.example import Example, plain_text
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.prompt import Content, content_windows, render_content
 from snapjudge.model.reading import Question, read_contents, summaries
 from snapjudge.prove.baselines import BaselineData
-from snapjudge.prove.proof import texts_of
 
 LogP = list[tuple[float, ...]]
 
@@ -48,7 +47,7 @@ def baseline_data(
         for index, vector in enumerate(_embeddings(backbone, examples, metric)):
             vectors[index] = vector
             progress.advance()
-    texts = ["\n".join(texts_of(example.inputs).values()) for example in examples]
+    texts = [plain_text(example.inputs) for example in examples]
     return BaselineData(texts, vectors, [example.label_index for example in examples])
 
 

@@ -1,40 +1,102 @@
-"""From files to the splits a judge is trained, calibrated and tested on, with every check before any work is done."""
+"""From files and data sets to the splits a judge is trained, calibrated and tested on, with every check before any work is done."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
+from snapjudge.curate.dataset import Dataset, is_dataset, labelled, read_dataset
+from snapjudge.curate.frozen import SplitName, assign
 from snapjudge.curate.read import read_examples
-from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split
+from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
 from snapjudge.errors import OptionInvalid, Problem, TooFewExamples
+from snapjudge.flows.splitting import read_frozen
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 
+Note = Callable[[str], None]
 
-def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note: Callable[[str], None]) -> Splits:
+
+def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note: Note) -> Splits:
     """Read and check all data, and deal it to its parts; `note` is told what a person should know.
 
+    A data set with a frozen test is split as it says; other data is dealt by group, stratified by label and source.
+
     Raises:
-        DataInvalid, TooFewExamples, DataLeak, OptionInvalid, StorageFailed.
+        DataInvalid, TooFewExamples, DataLeak, TestSetChanged, OptionInvalid, StorageFailed.
     """
-    examples, repeated = deduplicated(read_examples(request.data, metric, request.mapping))
+    examples, repeated = deduplicated(read_labelled(request.data, metric, request.mapping, note))
     if repeated:
         note(f"{repeated} repeated examples (same text and label) were left out")
     check_enough(examples, metric, "data")
+    frozen = [path for path in request.data if is_dataset(path) and Dataset(path).test.exists()]
+    if frozen and not request.test:
+        return _checked(_as_frozen(frozen, examples, config, metric, note))
     shares = {"validation": config.validation_share, "calibration": config.calibration_share}
     test: list[Example] | None = None
     if request.test:
-        test = read_examples(request.test, metric, request.mapping)
+        test = read_labelled(request.test, metric, request.mapping, note)
         check_enough(test, metric, "test data")
         shared = check_leak(examples, test, allow=config.allow_leak)
         if shared:
             note(f"{shared} test examples share text or group with the training data (--allow-leak): the figures are too good")
+        elif not config.allow_leak:
+            examples, near = without_near(examples, test)
+            if near:
+                note(f"{len(near)} examples that are nearly a test example were left out of training, such as {near[0].where}")
     else:
         shares["test"] = config.test_share
     if sum(shares.values()) >= 0.9:
         raise OptionInvalid(f"the shares of validation, calibration and test add up to {sum(shares.values()):.2f}", hint="leave more than 0.1 for training")
     parts = split(examples, {"train": 1 - sum(shares.values()), **shares}, config.fit.seed)
     held_out = test if test is not None else parts["test"]
-    found = Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out))
+    return _checked(Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out)))
+
+
+def read_labelled(paths: Sequence[Path], metric: Metric, mapping: Mapping[str, str] | None, note: Note) -> list[Example]:
+    """The labelled examples of some files and data sets, in that order.
+
+    Raises:
+        DataInvalid, StorageFailed, OptionInvalid.
+    """
+    found = read_examples([path for path in paths if not path.is_dir()], metric, mapping)
+    for folder in (path for path in paths if path.is_dir()):
+        own = labelled(Dataset(folder), metric)
+        found += own.examples
+        told = [f"{count} {what}" for what, count in (("unlabelled", own.unlabelled), ("disputed", own.disputed)) if count]
+        if told:
+            note(f"{folder.name}: {' and '.join(told)} examples were left out")
+        stale = sum(current.stale for current in own.current.values())
+        if stale:
+            note(f"{folder.name}: {stale} labels were made under older criteria than version {metric.version}")
+    return found
+
+
+def _as_frozen(folders: Sequence[Path], examples: Sequence[Example], config: TrainConfig, metric: Metric, note: Note) -> Splits:
+    """The splits of a data set whose test is frozen; rows of other files are dealt like rows added later."""
+    if len(folders) > 1:
+        raise OptionInvalid("two data sets with a frozen test each", hint="train on one of them, or give one as --test")
+    dataset = Dataset(folders[0])
+    everything = read_dataset(dataset, metric)
+    test = read_frozen(dataset, everything)
+    known = {example.id for example in everything}
+    shares: dict[SplitName, float] = {
+        "validation": config.validation_share / (1 - config.test_share),
+        "calibration": config.calibration_share / (1 - config.test_share),
+    }
+    dealt = assign([*everything, *(example for example in examples if example.id not in known)], test, shares)
+    parts: dict[str, list[Example]] = {name: [] for name in ("train", "validation", "calibration", "test", "held")}
+    for example in examples:
+        parts[dealt[example.id][0]].append(example)
+    if parts["held"]:
+        common = Counter(dealt[example.id][1].split(" (")[0].split(" row ")[0] for example in parts["held"]).most_common(3)
+        note(f"{len(parts['held'])} examples were held out ({'; '.join(f'{reason}: {count}' for reason, count in common)})")
+    if len(parts["test"]) < len(test.members):
+        note(f"{len(test.members) - len(parts['test'])} rows of the frozen test have no agreed label now, or repeat another, and were left out")
+    return Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(parts["test"]))
+
+
+def _checked(found: Splits) -> Splits:
     for name, part in vars(found).items():
         labels = {example.label_index for example in part}
         if len(labels) < 2:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example, Inputs
+from snapjudge.core.example import Example, texts_of
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
@@ -231,17 +231,6 @@ def _slices(arrays: Scored, metric: Metric, examples: Sequence[Example]) -> list
         for by, value, chosen in parts
         if chosen.sum() >= _FEWEST_IN_SLICE
     ]
-
-
-def texts_of(inputs: Inputs) -> dict[str, str]:
-    """Input fields as plain text, for people and for the TF-IDF baseline."""
-    found = {}
-    for name, value in inputs.items():
-        if name == "messages" and isinstance(value, list):
-            found[name] = "\n".join(f"{turn.get('role', '')}: {turn.get('content') or ''}" for turn in value)
-        else:
-            found[name] = value if isinstance(value, str) else str(value)
-    return found
 
 
 def _worst(metric: Metric, examples: Sequence[Example], judgements: Sequence[Judgement]) -> list[WorstError]:

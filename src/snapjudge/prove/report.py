@@ -1,11 +1,10 @@
 """report.html: the proof for people, one self-contained page without scripts. Knows nothing of how figures are made."""
 
-from importlib import resources
+from markupsafe import Markup
 
-from jinja2 import Environment, StrictUndefined
-
+from snapjudge.pages import render_page
+from snapjudge.pages.pictures import histogram, plot
 from snapjudge.prove.figures import Figure
-from snapjudge.prove.pictures import histogram, plot
 from snapjudge.prove.proof import Proof
 
 NAMES = {
@@ -30,11 +29,10 @@ NAMES = {
 
 def render_report(proof: Proof) -> str:
     """The page of one proof."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = show_figure
-    template = environment.from_string((resources.files("snapjudge.prove") / "report.html.j2").read_text(encoding="utf-8"))
     slice_names = [name for name in ("f1", "recall", "fpr", "auroc", "accuracy", "macro_f1", "mae") if name in proof.judge_figures]
-    return template.render(proof=proof, names=NAMES, pictures=_pictures(proof), slice_names=slice_names, threshold=threshold_text(proof))
+    return render_page(
+        "proof.html.j2", proof=proof, names=NAMES, pictures=_pictures(proof), slice_names=slice_names, threshold=threshold_text(proof), figure=show_figure
+    )
 
 
 def show_figure(figure: Figure | None) -> str:
@@ -62,7 +60,7 @@ def threshold_text(proof: Proof) -> str:
     )
 
 
-def _pictures(proof: Proof) -> list[str]:
+def _pictures(proof: Proof) -> list[Markup]:
     curves, figures = proof.curves, proof.judge_figures
     if not curves.roc:
         return []

@@ -1,0 +1,190 @@
+"""Import: other people's files into a data set, each row checked, nothing imported twice and nothing lost."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from snapjudge.core.example import Example, check_inputs
+from snapjudge.core.metric import INPUT_NAMES, Metric
+from snapjudge.core.progress import Progress
+from snapjudge.curate.dataset import Dataset, ExampleWriter, check_criteria, writing
+from snapjudge.curate.importers import importer, shown, sniff
+from snapjudge.curate.importers.terms import ImportTerms, Item, Vote
+from snapjudge.curate.journal import appending
+from snapjudge.curate.labels import LabelEvent, Source, append_labels
+from snapjudge.curate.personal import redacted_inputs
+from snapjudge.curate.read import provenance_of, to_example
+from snapjudge.errors import DataInvalid, InputInvalid, Interrupted, Problem, StorageFailed
+
+_BLOCK = 10_000
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What is imported to where, for which metric.
+
+    Args:
+        labels: how labels are called there -> how the metric calls them.
+        criteria_version: under which version the labels were made; the metric's own unless said.
+        redact: replace personal data before anything is stored.
+    """
+
+    source: Path
+    dataset: Dataset
+    metric: Metric
+    format: str = "auto"
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    question: str | None = None
+    label_source: Source = "expert"
+    labeler: str = ""
+    criteria_version: int | None = None
+    redact: bool = False
+
+
+@dataclass
+class ImportResult:
+    """What became of the rows: read = added + known + rejected."""
+
+    format: str
+    read: int = 0
+    added: int = 0
+    known: int = 0
+    labels: int = 0
+    redacted: int = 0
+    rejected: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: str
+    key: str
+    stored: dict[str, Any]
+    events: list[LabelEvent]
+    timeless: list[LabelEvent]
+
+
+def import_data(request: ImportRequest, progress: Progress, stop: Callable[[], bool] = lambda: False) -> ImportResult:
+    """Import a file or folder. The same import again adds nothing; one that was killed goes on with the same command.
+
+    Rows that cannot be used are kept in `rejected.jsonl` with their reason.
+
+    Raises:
+        OptionInvalid (no such format), DataInvalid (the file is not of this format), CriteriaChanged, StorageFailed, Interrupted.
+    """
+    if not request.source.exists():
+        raise StorageFailed(f"there is no {request.source}", hint="check the path", received=str(request.source))
+    kind = sniff(request.source) if request.format == "auto" else request.format
+    terms = ImportTerms(request.metric, request.mapping, request.labels, request.question)
+    items = importer(kind)(request.source, terms)
+    check_criteria(request.dataset, request.metric)
+    result = ImportResult(kind)
+    progress.start(f"import {kind}", 0)
+    with writing(request.dataset) as writer:
+        while block := list(islice(items, _BLOCK)):
+            if stop():
+                raise Interrupted("the import was stopped", hint="the same command goes on where it stopped")
+            _take(block, request, writer, result)
+            progress.advance(len(block))
+    return result
+
+
+def _take(block: list[Item], request: ImportRequest, writer: ExampleWriter, result: ImportResult) -> None:
+    """Check and store one block of items: examples first, so that no label ever lacks its example."""
+    new, events, timeless, bad = [], [], [], []
+    for item in block:
+        result.read += 1
+        try:
+            row = _row(item, request)
+            if writer.known.get(row.id, row.key) != row.key:
+                raise DataInvalid(
+                    request.source.name, [Problem("id", f"{row.id!r}, which is another text in the data set", "one id for one example", item.record.line)]
+                )
+        except DataInvalid as error:
+            bad.append({"file": request.source.name, "line": item.record.line, "problems": [str(problem) for problem in error.problems]})
+            result.rejected += [str(problem) for problem in error.problems]
+            continue
+        if row.id in writer.known:
+            result.known += 1
+        else:
+            writer.known[row.id] = row.key
+            new.append(row.stored)
+        events += row.events
+        timeless += row.timeless
+    writer.add(new)
+    result.added += len(new)
+    result.redacted += sum("redacted" in row["meta"] for row in new)
+    result.labels += append_labels(request.dataset.labels, events) + append_labels(request.dataset.labels, timeless, ignore_time=True)
+    with appending(request.dataset.rejected) as journal:
+        journal.add(line for one in bad if (line := json.dumps(one, ensure_ascii=False).encode()) not in journal.known.lines)
+
+
+def _row(item: Item, request: ImportRequest) -> _Row:
+    """An item as the row that is stored and its label events.
+
+    Raises:
+        DataInvalid: with every problem of the row.
+    """
+    record, metric, name = item.record, request.metric, request.source.name
+    data = dict(record.data or {})
+    example = to_example(type(record)(record.line, {**data, "label": None} if record.problem is None else None, record.problem), metric, name)
+    inputs = {**_others(data.get("inputs"), metric), **example.inputs}
+    changed = redacted_inputs(inputs) if request.redact else inputs
+    example = example.model_copy(update={"inputs": {field: changed[field] for field in example.inputs}})
+    row_id = record.id or hashlib.sha256(example.content_key.encode()).hexdigest()[:16]
+    known = provenance_of(data.get("meta"), name).model_dump(exclude_defaults=True, exclude={"labeler", "criteria_version"})
+    meta = {**known, **({"redacted": True} if changed != inputs else {})}
+    stored = {"id": row_id, "inputs": {field: changed[field] for field in INPUT_NAMES if field in changed}, "meta": meta}
+    made = [_event(vote, row_id, data, request, record.line) for vote in item.votes]
+    dated = [event for vote, event in zip(item.votes, made, strict=True) if vote.time is not None]
+    return _Row(row_id, Example(id=row_id, inputs=stored["inputs"]).content_key, stored, dated, [event for event in made if event not in dated])
+
+
+def _others(inputs: object, metric: Metric) -> dict[str, Any]:
+    """Standard fields that this metric does not read but another may; those that cannot be judged are left out."""
+    given: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
+    found: dict[str, Any] = {}
+    for name in INPUT_NAMES:
+        if name in metric.inputs or given.get(name) is None:
+            continue
+        try:
+            found |= check_inputs(inputs, [name])
+        except InputInvalid:
+            continue
+    return found
+
+
+def _event(vote: Vote, row_id: str, data: Mapping[str, Any], request: ImportRequest, line: int) -> LabelEvent:
+    """A vote as a label event under the metric's label names; several labels become shares."""
+    metric = request.metric
+    label = vote.label
+    if isinstance(label, Mapping):
+        label = {request.labels.get(str(name), str(name)): share for name, share in label.items()}
+    elif str(label) in request.labels:
+        label = request.labels[str(label)]
+    try:
+        target = metric.target(label)
+    except ValueError as error:
+        found, _, expected = str(error).removeprefix("found ").partition("; expected ")
+        hint = f"{expected}; --label {shown(vote.label)}=NAME renames one"
+        raise DataInvalid(request.source.name, [Problem("label", found, hint, line)]) from error
+    shares = {name: share for name, share in zip(metric.label_names, target, strict=True) if share}
+    meta = data.get("meta")
+    version = meta.get("criteria_version") if isinstance(meta, Mapping) and isinstance(meta.get("criteria_version"), int) else None
+    return LabelEvent(
+        example=row_id,
+        label=max(shares, key=lambda name: shares[name]),
+        labeler=request.labeler or vote.labeler or f"import {request.source.name}",
+        time=vote.time or datetime.now(UTC),
+        criteria_version=request.criteria_version or version or metric.version,
+        rationale=vote.rationale,
+        confidence=vote.confidence,
+        source=request.label_source,
+        adjudication=vote.adjudication,
+        shares=shares if len(shares) > 1 else None,
+    )

@@ -1,0 +1,141 @@
+"""Pictures as inline SVG: line plots and histograms that need no script and no font of their own. Knows nothing of proofs."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 320, 272, 46, 40, 38, 12
+_COLOURS = ("var(--c0)", "var(--c1)", "var(--c2)")
+
+
+def plot(title: str, x_label: str, y_label: str, lines: Mapping[str, Sequence[Point]], *, diagonal: bool = False, dots: bool = False, note: str = "") -> Markup:
+    """Lines in the unit square, with axes, grid and a legend where there is more than one line."""
+    body = [_diagonal()] if diagonal else []
+    for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
+        if points:
+            path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in points)
+            body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"><title>{escape(name)}</title></polyline>')
+            if dots:
+                body += [f'<circle cx="{_x(x):.1f}" cy="{_y(y):.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+    if len(lines) > 1:
+        body.append(_legend(list(lines)))
+    return _frame(title, x_label, y_label, [f"{v:g}" for v in (0, 0.25, 0.5, 0.75, 1)], body, note)
+
+
+def histogram(title: str, x_label: str, counts: Mapping[str, Sequence[int]], *, mark: float | None = None, note: str = "") -> Markup:
+    """Counts per bin of [0, 1], one colour a series, side by side; on a square-root scale so that small bins stay visible."""
+    top = max([count for series in counts.values() for count in series] + [1])
+    body = []
+    for place, ((name, series), colour) in enumerate(zip(counts.items(), _COLOURS, strict=False)):
+        for index, count in enumerate(series):
+            width = 1 / len(series)
+            height = (count / top) ** 0.5
+            left = _x((index + place / len(counts)) * width)
+            box = f'x="{left:.1f}" y="{_y(height):.1f}" width="{(_x(width) - _x(0)) / len(counts) - 0.5:.1f}" height="{_y(0) - _y(height):.1f}"'
+            body.append(f'<rect {box} fill="{colour}"><title>{escape(name)}: {count}</title></rect>')
+    if mark is not None:
+        body.append(f'<line x1="{_x(mark):.1f}" x2="{_x(mark):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="var(--bad)" stroke-dasharray="4 3"/>')
+        anchor, shift = ("end", -4) if mark > 0.6 else ("start", 4)
+        body.append(f'<text x="{_x(mark) + shift:.1f}" y="{_y(1) + 10}" text-anchor="{anchor}" fill="var(--bad)">threshold {mark:.3f}</text>')
+    body.append(_legend(list(counts)))
+    return _frame(title, x_label, "examples", [f"{round(top * v * v)}" for v in (0, 0.25, 0.5, 0.75, 1)], body, note)
+
+
+def intervals(title: str, rows: Sequence[tuple[str, float, float, float]], *, span: Point, marks: Sequence[float] = (), note: str = "") -> Markup:
+    """One dot with its interval a row, on one axis; `marks` are values to be held against.
+
+    Args:
+        rows: (name, value, low, high).
+        span: ends of the axis; what lies beyond is drawn at the end.
+    """
+    left, right, step, top = 190, 640, 20, 34
+    height = top + step * len(rows) + 30
+
+    def at(value: float) -> float:
+        return left + (min(max(value, span[0]), span[1]) - span[0]) / (span[1] - span[0]) * (right - left)
+
+    body = []
+    for tick in (span[0] + (span[1] - span[0]) * part / 5 for part in range(6)):
+        body.append(f'<line x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="{top - 8}" y2="{height - 24}" stroke="var(--line)"/>')
+        body.append(f'<text x="{at(tick):.1f}" y="{height - 10}" text-anchor="middle">{tick:g}</text>')
+    body += [f'<line x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{top - 8}" y2="{height - 24}" stroke="var(--bad)" stroke-dasharray="4 3"/>' for mark in marks]
+    for number, (name, value, low, high) in enumerate(rows):
+        y = top + step * number + 6
+        body.append(f'<text x="{left - 8}" y="{y + 3.5}" text-anchor="end">{escape(name if len(name) <= 34 else name[:33] + "…")}</text>')
+        body.append(f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y}" y2="{y}" stroke="var(--c0)" stroke-width="2"/>')
+        body.append(f'<circle cx="{at(value):.1f}" cy="{y}" r="3.5" fill="var(--c0)"><title>{value:.3f} [{low:.3f}, {high:.3f}]</title></circle>')
+    described = f"<desc>{escape(note)}</desc>" if note else ""
+    return Markup(  # noqa: S704 - every text in it is escaped
+        f'<svg role="img" viewBox="0 0 660 {height}" xmlns="http://www.w3.org/2000/svg" font-size="10" fill="var(--ink)"><title>{escape(title)}</title>'
+        f'{described}<text x="14" y="16" font-weight="600" font-size="12">{escape(title)}</text>{"".join(body)}</svg>'
+    )
+
+
+def bars(title: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
+    """Counts as stacked shares, one bar a row, each part labelled where it is wide enough."""
+    left, right, step, top = 120, 640, 26, 44
+    names = list(dict.fromkeys(name for _, parts in rows for name in parts))[: len(_COLOURS)]
+    body, at = [], float(left)
+    for name, colour in zip(names, _COLOURS, strict=False):
+        body.append(f'<rect x="{at:.0f}" y="24" width="9" height="9" fill="{colour}"/><text x="{at + 13:.0f}" y="32">{escape(name)}</text>')
+        at += 28 + 5.4 * len(name)
+    for number, (row, parts) in enumerate(rows):
+        total, x, y = max(1, sum(parts.values())), float(left), top + step * number
+        body.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(row)}</text>')
+        for place, (name, count) in enumerate(parts.items()):
+            width = (right - left) * count / total
+            colour = _COLOURS[min(place, len(_COLOURS) - 1)]
+            opacity = max(0.35, 1 - 0.12 * max(0, place - len(_COLOURS) + 1))
+            body.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{max(0.0, width - 1):.1f}" height="18" fill="{colour}" opacity="{opacity:.2f}">'
+                f"<title>{escape(name)}: {count}</title></rect>"
+            )
+            if width > 34:
+                body.append(f'<text x="{x + 5:.1f}" y="{y + 13}" fill="var(--page)">{count:,}</text>')
+            x += width
+    height = top + step * len(rows) + 8
+    return Markup(  # noqa: S704 - every text in it is escaped
+        f'<svg role="img" viewBox="0 0 660 {height}" xmlns="http://www.w3.org/2000/svg" font-size="10" fill="var(--ink)"><title>{escape(title)}</title>'
+        f'<text x="14" y="16" font-weight="600" font-size="12">{escape(title)}</text>{"".join(body)}</svg>'
+    )
+
+
+def _x(value: float) -> float:
+    return _LEFT + value * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _y(value: float) -> float:
+    return _HEIGHT - _BOTTOM - value * (_HEIGHT - _BOTTOM - _TOP)
+
+
+def _diagonal() -> str:
+    return f'<line x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}" stroke="var(--c2)" stroke-dasharray="3 3"/>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    """Names with their colours in one row under the title."""
+    parts, left = [], float(_LEFT)
+    for name, colour in zip(names, _COLOURS, strict=False):
+        parts.append(f'<rect x="{left:.0f}" y="23" width="9" height="9" fill="{colour}"/><text x="{left + 13:.0f}" y="31">{escape(name)}</text>')
+        left += 28 + 5.4 * len(name)
+    return "".join(parts)
+
+
+def _frame(title: str, x_label: str, y_label: str, ticks: Sequence[str], body: Sequence[str], note: str) -> Markup:
+    grid = []
+    for value, tick in zip((0, 0.25, 0.5, 0.75, 1), ticks, strict=True):
+        grid.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(value):.1f}" y2="{_y(value):.1f}" stroke="var(--line)"/>')
+        grid.append(f'<text x="{_LEFT - 5}" y="{_y(value) + 3.5:.1f}" text-anchor="end">{tick}</text>')
+        grid.append(f'<text x="{_x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
+    labels = (
+        f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="12" y="{_y(0.5):.0f}" text-anchor="middle" transform="rotate(-90 12 {_y(0.5):.0f})">{escape(y_label)}</text>'
+        f'<text x="{_LEFT}" y="16" font-weight="600" font-size="12">{escape(title)}</text>'
+    )
+    described = f"<desc>{escape(note)}</desc>" if note else ""
+    return Markup(  # noqa: S704 - every text in it is escaped
+        f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" xmlns="http://www.w3.org/2000/svg" font-size="10" fill="var(--ink)">'
+        f"<title>{escape(title)}</title>{described}{''.join(grid)}{''.join(body)}{labels}</svg>"
+    )
