@@ -16,6 +16,7 @@ def train(
     backbone: Annotated[str, typer.Option("--backbone", help="mini, a local model folder, or a hub name")] = "mini",
     scope: Annotated[str, typer.Option("--scope", help="auto, readout or all")] = "auto",
     threshold: Annotated[str | None, typer.Option("--threshold", help="threshold rule such as fpr<=0.02@95%, instead of the metric's")] = None,
+    escalation: Annotated[str | None, typer.Option("--escalation", help="rule such as agreement>=0.95@95% for what the judge answers itself")] = None,
     prevalence: Annotated[float | None, typer.Option("--prevalence", help="share of the flagged label where the judge will run")] = None,
     gate: Annotated[
         list[str] | None, typer.Option("--gate", help="a figure that must be reached, such as f1>=0.9 or auroc.low>=0.85; exit status 1 if not")
@@ -42,7 +43,9 @@ def train(
         from snapjudge.flows.train_terms import TrainRequest
 
         fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
-        config = training_config(scope=scope, backbone=backbone, threshold=threshold, prevalence=prevalence, allow_leak=allow_leak, fit=fit)
+        config = training_config(
+            scope=scope, backbone=backbone, threshold=threshold, escalation=escalation, prevalence=prevalence, allow_leak=allow_leak, fit=fit
+        )
         gates = [Gate.parse(text) for text in gate or ()]
         request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, resume, restart)
         with stop_on_interrupt() as stop, Bars() as bars:

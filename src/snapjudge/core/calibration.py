@@ -48,6 +48,20 @@ class Threshold(Frozen):
     needed: int = 0
 
 
+class Escalation(Frozen):
+    """The confidence below which a judgement is better left to someone else, and the promise for those at or above it.
+
+    `coverage` is the share of the calibration examples that the judge answers itself. Without a guarantee `value` is above 1: everything is escalated.
+    """
+
+    value: float
+    rule: ThresholdRule
+    guaranteed: bool = False
+    coverage: float = 0.0
+    counted: int = 0
+    needed: int = 0
+
+
 class Calibration(Frozen):
     """A fitted map on label log-probabilities and the thresholds chosen after it."""
 
@@ -59,6 +73,7 @@ class Calibration(Frozen):
     log_loss: dict[str, float] = Field(default={}, description="cross-validated, per kind tried")
     examples: int = 0
     threshold: Threshold = Threshold(value=0.5)
+    escalation: Escalation | None = None
 
     def apply(self, log_p: Sequence[float]) -> tuple[float, ...]:
         """Calibrated probabilities, in label order, from raw label log-probabilities."""

@@ -15,7 +15,8 @@ class Judgement(Frozen):
     """One answer. `label` is the most likely label; `score` the calibrated probability of the flagged label (see Metric.score_of for
     the other types), and `flagged` whether it reaches the judge's threshold, which may lie elsewhere than one half.
 
-    `confidence` is (n * p_max - 1) / (n - 1) for n labels; `windows` says in how many windows a long text was read.
+    `confidence` is (n * p_max - 1) / (n - 1) for n labels; `windows` says in how many windows a long text was read. `escalate` says that the confidence is
+    below what the judge's promise of agreement holds for.
     """
 
     judge: str
@@ -26,6 +27,7 @@ class Judgement(Frozen):
     p_max: float
     flagged: bool
     windows: int = 1
+    escalate: bool = False
 
 
 class Abstention(Frozen):
@@ -50,13 +52,15 @@ def judge_of(judge: str, metric: Metric, calibration: Calibration, log_p: Sequen
     count = len(values)
     score = metric.score_of(probabilities)
     flagged = bool(metric.positive_labels) and score >= calibration.threshold.value
+    confidence = max(0.0, (count * p_max - 1) / (count - 1))
     return Judgement(
         judge=judge,
         label=metric.label_names[values.index(p_max)],
         score=score,
         probabilities=probabilities,
-        confidence=max(0.0, (count * p_max - 1) / (count - 1)),
+        confidence=confidence,
         p_max=p_max,
         flagged=flagged,
         windows=windows,
+        escalate=calibration.escalation is not None and confidence < calibration.escalation.value,
     )

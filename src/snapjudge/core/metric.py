@@ -43,6 +43,7 @@ class Metric(Frozen):
         default=None, description="How windows of long text combine: any (default for boolean), all, or mean (default for the others)."
     )
     threshold: str | None = Field(default=None, description="How the flagging threshold is chosen, for example fpr<=0.02@95%.")
+    escalation: str | None = Field(default=None, description="What the judge may answer itself, for example agreement>=0.95@95%; the rest is escalated.")
 
     def model_post_init(self, _: Any) -> None:
         """Resolve what was left out."""

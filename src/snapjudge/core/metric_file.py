@@ -136,12 +136,13 @@ def _cross_problems(data: dict[str, Any], reader: _Reader) -> Iterator[Problem]:
         yield from _input_problems(kind, data.get("level"), inputs, problem)
     if data.get("windows") in ("any", "all") and not (kind in ("boolean", "score") or flagged):
         yield problem(("windows",), _show(data["windows"]), "mean, or a positive label that `any` and `all` can refer to")
-    rule = data.get("threshold")
-    if isinstance(rule, str):
-        try:
-            ThresholdRule.parse(rule)
-        except RuleInvalid as error:
-            yield problem(("threshold",), _show(rule), error.hint)
+    for key, parse in (("threshold", ThresholdRule.parse), ("escalation", ThresholdRule.parse_escalation)):
+        rule = data.get(key)
+        if isinstance(rule, str):
+            try:
+                parse(rule)
+            except RuleInvalid as error:
+                yield problem((key,), _show(rule), error.hint)
 
 
 def _label_problems(kind: object, labels: dict[str, Any], problem: Any) -> Iterator[Problem]:

@@ -10,43 +10,71 @@ from typing import Literal
 from snapjudge.core.frozen import Frozen
 from snapjudge.errors import RuleInvalid
 
-Guarantee = Literal["fpr", "recall", "precision"]
-_DIRECTION = {"fpr": "<=", "recall": ">=", "precision": ">="}
-_THRESHOLD = re.compile(r"^\s*(fpr|recall|precision)\s*(<=|>=)\s*([0-9.]+)\s*(%?)\s*@\s*([0-9.]+)\s*%\s*$")
+Guarantee = Literal["fpr", "recall", "precision", "cost", "agreement"]
+_DIRECTION = {"fpr": "<=", "recall": ">=", "precision": ">=", "cost": "<=", "agreement": ">="}
+_NUMBER = r"([0-9.]+)"
+_THRESHOLD = re.compile(rf"^\s*(\w+)\s*(?:\(\s*fp\s*=\s*{_NUMBER}\s*,\s*fn\s*=\s*{_NUMBER}\s*\))?\s*(<=|>=)\s*{_NUMBER}\s*(%?)\s*@\s*{_NUMBER}\s*%\s*$")
 _GATE = re.compile(r"^\s*([a-z][a-z0-9_@.]*?)(\.low|\.high)?\s*(<=|>=)\s*([0-9.]+)\s*$")
+_EXAMPLES = "fpr<=0.02@95%, recall>=0.9@95%, precision>=0.8@95% or cost(fp=1,fn=5)<=0.3@95%"
 
 
 class ThresholdRule(Frozen):
-    """`figure` at most or at least `bound` with probability `confidence` over the draw of the calibration data."""
+    """`figure` at most or at least `bound` with probability `confidence` over the draw of the calibration data.
+
+    `cost` is the mean cost of an example with the two `costs` of a false positive and a false negative; `agreement` the share of right answers among
+    those the judge gives itself.
+    """
 
     figure: Guarantee
     bound: float
     confidence: float
+    costs: tuple[float, float] | None = None
 
     @classmethod
     def parse(cls, text: str) -> "ThresholdRule":
-        """Parse `fpr<=0.02@95%`, `recall>=0.9@95%`, `precision>=0.8@90%`.
+        """Parse a rule for the flagging threshold: `fpr<=0.02@95%`, `recall>=0.9@95%`, `precision>=0.8@90%`, `cost(fp=1,fn=5)<=0.3@95%`.
 
         Raises:
             RuleInvalid: with an example of what would be right.
         """
+        found = cls._read(text)
+        if found is None or found.figure == "agreement":
+            hint = f"a rule such as {_EXAMPLES}: bound in (0, 1), below the larger cost for cost, confidence from 50 to 99.9 %"
+            raise RuleInvalid(f"threshold rule {text!r} cannot be read", hint=hint, received=text)
+        return found
+
+    @classmethod
+    def parse_escalation(cls, text: str) -> "ThresholdRule":
+        """Parse a rule for what the judge answers itself: `agreement>=0.95@90%`.
+
+        Raises:
+            RuleInvalid: with an example of what would be right.
+        """
+        found = cls._read(text)
+        if found is None or found.figure != "agreement":
+            hint = "a rule such as agreement>=0.95@95%: bound in (0, 1), confidence from 50 to 99.9 %"
+            raise RuleInvalid(f"escalation rule {text!r} cannot be read", hint=hint, received=text)
+        return found
+
+    @classmethod
+    def _read(cls, text: str) -> "ThresholdRule | None":
         match = _THRESHOLD.match(text)
-        if match:
-            figure, sign, number, percent, confidence = match.groups()
-            try:
-                bound, sure = float(number) / (100 if percent else 1), float(confidence) / 100
-            except ValueError:
-                bound = sure = -1.0
-            if sign == _DIRECTION[figure] and 0 < bound < 1 and 0.5 <= sure < 1:
-                return cls.model_validate({"figure": figure, "bound": bound, "confidence": sure})
-        raise RuleInvalid(
-            f"threshold rule {text!r} cannot be read",
-            hint="a rule such as fpr<=0.02@95%, recall>=0.9@95% or precision>=0.8@95%: bound in (0, 1), confidence from 50 to 99.9 %",
-            received=text,
-        )
+        if match is None or match[1] not in _DIRECTION:
+            return None
+        figure, fp, fn, sign, number, percent, confidence = match.groups()
+        try:
+            bound, sure = float(number) / (100 if percent else 1), float(confidence) / 100
+            costs = None if fp is None else (float(fp), float(fn))
+        except ValueError:
+            return None
+        fits = (costs is not None and max(costs) > bound > 0 and min(costs) > 0) if figure == "cost" else (costs is None and 0 < bound < 1)
+        if not fits or sign != _DIRECTION[figure] or not 0.5 <= sure < 1:
+            return None
+        return cls.model_validate({"figure": figure, "bound": bound, "confidence": sure, "costs": costs})
 
     def __str__(self) -> str:
-        return f"{self.figure}{_DIRECTION[self.figure]}{self.bound:g}@{self.confidence * 100:g}%"
+        costs = "" if self.costs is None else f"(fp={self.costs[0]:g},fn={self.costs[1]:g})"
+        return f"{self.figure}{costs}{_DIRECTION[self.figure]}{self.bound:g}@{self.confidence * 100:g}%"
 
 
 class Gate(Frozen):

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapjudge import __version__
-from snapjudge.core.calibration import Calibration, Threshold
+from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
+from snapjudge.core.judgement import judge_of
 from snapjudge.core.manifest import BackboneId, Manifest
 from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import dump_metric
@@ -40,9 +41,10 @@ from snapjudge.prove.baselines import BaselineData
 from snapjudge.prove.calibrators import fit_calibration
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
+from snapjudge.prove.promises import Promise, agreement_promises, flagging_promises
 from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove, scored
 from snapjudge.prove.report import render_report
-from snapjudge.prove.thresholds import choose_threshold
+from snapjudge.prove.thresholds import choose_escalation, choose_threshold
 from snapjudge.store.bundles import next_version, write_bundle
 from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.fit import fit
@@ -66,10 +68,12 @@ class _Training:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
         self.metric = read_metric(request.metric_path)
         self.rule = _rule(config.threshold or self.metric.threshold, self.metric)
+        self.escalation = _escalation(config.escalation or self.metric.escalation)
         self.prevalence = _shares(config.prevalence, self.metric)
-        if self.prevalence and self.rule is not None and self.rule.figure == "precision":
+        moved = [str(rule) for rule in (self.rule, self.escalation) if rule is not None and rule.figure in ("precision", "cost", "agreement")]
+        if self.prevalence and moved:
             raise OptionInvalid(
-                "a precision guarantee holds at the calibration data's share of positives, not at a stated prevalence",
+                f"{moved[0]} holds at the calibration data's share of positives, not at a stated prevalence",
                 hint="ask for fpr or recall instead, or leave --prevalence out",
             )
         check_gates(request.gates, self.metric)
@@ -87,9 +91,9 @@ class _Training:
         work = self._work_folder()
         fits, chosen = self._fit(work)
         log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
-        calibration = self._calibrate(log_p["calibration"])
+        calibration, promises = self._calibrate(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
-        proof = self._prove(log_p["test"], calibration, chosen, f"{self.metric.name}@{version}")
+        proof = self._prove(log_p["test"], calibration, promises, chosen, f"{self.metric.name}@{version}")
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
@@ -213,31 +217,38 @@ class _Training:
         question = Question(self.metric, self.readout, result.adapter)
         return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
 
-    def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> Calibration:
-        """Map and threshold from the calibration split alone.
+    def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> tuple[Calibration, list[Promise]]:
+        """Map, threshold and escalation from the calibration split alone, and what else could be promised.
 
-        A map of two labels keeps the order of scores, so both come from all of it. A map of more labels may reorder scores by what it has seen of
-        the labels; there the map comes from one half of the groups and the threshold's guarantee from the other.
+        A map of two labels keeps the order of scores, so map and a threshold on a rate both come from all of it. A map of more labels may reorder scores by
+        what it has seen of the labels, and a rule on cost or confidence holds for probabilities as they are; there the map comes from one half of the groups
+        and the guarantee from the other.
         """
         examples, metric = self.splits.calibration, self.metric
         groups = group_numbers([example.group for example in examples]).tolist()
         labels = [example.label_index for example in examples]
-        halved = self.rule is not None and len(metric.labels) > 2
+        halved = self.escalation is not None or (self.rule is not None and (len(metric.labels) > 2 or self.rule.figure == "cost"))
         mapping, judging = ([i for i, group in enumerate(groups) if not halved or group % 2 == half] for half in (0, 1))
         pairwise = metric.type == "pairwise"
         own = [log_p[i] for i in mapping], [labels[i] for i in mapping], [groups[i] for i in mapping]
         fitted = fit_calibration(*own, prevalence=self.prevalence, symmetric=pairwise)
-        if not metric.positive_labels:
-            return fitted
-        scores = [metric.score_of(dict(zip(metric.labels, fitted.apply(log_p[i]), strict=True))) for i in judging]
-        positive = [metric.label_names[labels[i]] in metric.positive_labels for i in judging]
-        threshold = choose_threshold(scores, positive, [groups[i] for i in judging], self.rule)
-        return fitted.model_copy(update={"threshold": threshold})
+        found = [judge_of("", metric, fitted, log_p[i], 1) for i in judging]
+        held = [groups[i] for i in judging]
+        scores, confidence = [one.score for one in found], [one.confidence for one in found]
+        right = [one.label == metric.label_names[labels[i]] for one, i in zip(found, judging, strict=True)]
+        promises = agreement_promises(confidence, right, held)
+        if self.escalation is not None:
+            fitted = fitted.model_copy(update={"escalation": choose_escalation(confidence, right, held, self.escalation)})
+        if metric.positive_labels:
+            positive = [metric.label_names[labels[i]] in metric.positive_labels for i in judging]
+            fitted = fitted.model_copy(update={"threshold": choose_threshold(scores, positive, held, self.rule)})
+            promises = [*flagging_promises(scores, positive, held), *promises]
+        return fitted, promises
 
-    def _prove(self, log_p: LogP, calibration: Calibration, scope: Scope, name: str) -> Proof:
+    def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
         self._check_stop()
-        self._say_threshold(calibration.threshold)
+        self._say_threshold(calibration)
         data = {part: self._embedded(part) for part in ("train", "validation", "calibration", "test")}
         self.progress.start("baselines", 3)
         others, labels = [data["calibration"], data["test"]], len(self.metric.labels)
@@ -250,15 +261,19 @@ class _Training:
         contestants = [Contestant("judge", log_p, calibration)]
         for baseline, (for_calibration, for_test) in found.items():
             rows = [tuple(row) for row in for_calibration.tolist()]
-            fitted = self._calibrate(rows)
+            fitted, _ = self._calibrate(rows)
             contestants.append(Contestant(baseline, [tuple(row) for row in for_test.tolist()], fitted))
-        header = Header(name, self.backbone.name, scope, {part: len(some) for part, some in self._parts(*vars(self.splits))}, self.notes, created=_now())
+        parts = {part: len(some) for part, some in self._parts(*vars(self.splits))}
+        header = Header(name, self.backbone.name, scope, parts, self.notes, created=_now(), promises=promises)
         self.progress.start("prove", 1)
         proof = prove(self.metric, self.splits.test, contestants, header, self.request.gates)
         self.progress.advance()
         return proof
 
-    def _say_threshold(self, threshold: Threshold) -> None:
+    def _say_threshold(self, calibration: Calibration) -> None:
+        escalation, threshold = calibration.escalation, calibration.threshold
+        if escalation is not None and not escalation.guaranteed:
+            self._note(f"the calibration split cannot support {escalation.rule}: everything is escalated")
         if threshold.rule is None or threshold.guaranteed:
             return
         more = f"{threshold.needed} more labels of the counted class are needed"
@@ -326,6 +341,10 @@ def _rule(text: str | None, metric: Metric) -> ThresholdRule | None:
             f"threshold {text!r}, but metric {metric.name} has no positive label to flag", hint="name the flagged label as `positive` in the metric"
         )
     return ThresholdRule.parse(text)
+
+
+def _escalation(text: str | None) -> ThresholdRule | None:
+    return None if text is None else ThresholdRule.parse_escalation(text)
 
 
 def _shares(prevalence: float | None, metric: Metric) -> tuple[float, ...]:

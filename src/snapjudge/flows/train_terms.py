@@ -20,6 +20,7 @@ class TrainConfig(Frozen):
     scope: Literal["auto", "readout", "all"] = "auto"
     backbone: str = EMBEDDED
     threshold: str | None = Field(default=None, description="overrides the metric's threshold rule")
+    escalation: str | None = Field(default=None, description="overrides the metric's escalation rule")
     prevalence: float | None = Field(default=None, gt=0, lt=1, description="share of the flagged label where the judge will run")
     validation_share: float = Field(default=0.10, gt=0, lt=0.5)
     calibration_share: float = Field(default=0.18, gt=0, lt=0.5)

@@ -18,7 +18,7 @@ from snapjudge.core.metric import Metric
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-DRAWS = 1000
+DRAWS = 2000
 CONFIDENCE = 0.95
 _CELLS = 4_000_000  # weights held at once
 _BINS = 10
@@ -95,6 +95,19 @@ def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float
     centre = (share + spread / 2) / (1 + spread)
     half = z * np.sqrt(share * (1 - share) / total + spread / total / 4) / (1 + spread)
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def share(hits: NDArray[np.bool_], groups: Ints, *, seed: int = 0, draws: int = DRAWS) -> Figure:
+    """A proportion with its interval: Wilson's where every group is one example, else a bootstrap over groups."""
+    value = float(hits.mean())
+    if len(np.unique(groups)) == len(groups):
+        low, high = wilson(int(hits.sum()), len(hits))
+        return Figure(value=value, low=min(low, value), high=max(high, value), method="wilson")
+    _, member = np.unique(groups, return_inverse=True)
+    per_group, sizes = np.bincount(member, weights=hits), np.bincount(member).astype(float)
+    picked = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)
+    low, high = (float(edge) for edge in np.quantile(picked @ per_group / (picked @ sizes), [0.025, 0.975]))
+    return Figure(value=value, low=min(low, value), high=max(high, value), method="bootstrap by group")
 
 
 def _bootstrap(data: Scored, metric: Metric, draws: int, rng: np.random.Generator) -> dict[str, Floats]:

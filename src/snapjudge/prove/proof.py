@@ -18,7 +18,8 @@ from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.rules import Gate
 from snapjudge.errors import RuleInvalid
-from snapjudge.prove.figures import Figure, Scored, figure_names, figures, group_numbers, main_figure, positive_of, ranked_counts
+from snapjudge.prove.figures import Figure, Scored, figure_names, figures, group_numbers, main_figure, positive_of, ranked_counts, share
+from snapjudge.prove.promises import Promise
 
 LogP = Sequence[tuple[float, ...]]
 FORMAT = 1
@@ -72,6 +73,13 @@ class GateResult(Frozen):
     passed: bool
 
 
+class Selective(Frozen):
+    """What the judge answers itself on the test under its promise of agreement, and how often it is right there."""
+
+    coverage: Figure
+    agreement: Figure | None
+
+
 class Contender(Frozen):
     """The judge or a baseline on the test: its figures and the threshold they were taken at."""
 
@@ -101,6 +109,8 @@ class Proof(Frozen):
     slices: tuple[Slice, ...]
     worst: tuple[WorstError, ...]
     curves: Curves
+    selective: Selective | None = None
+    promises: tuple[Promise, ...] = ()
     gates: tuple[GateResult, ...] = ()
     notes: tuple[str, ...] = ()
     bundle_digest: str = ""
@@ -137,6 +147,7 @@ class Header:
     notes: Sequence[str] = ()
     bundle_digest: str = ""
     created: str = ""
+    promises: Sequence[Promise] = ()
 
 
 def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, list[Judgement]]:
@@ -180,11 +191,21 @@ def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Con
         slices=tuple(_slices(arrays, metric, examples)),
         worst=tuple(_worst(metric, examples, judgements)),
         curves=_curves(arrays, metric),
+        selective=_selective(arrays, judge.calibration, judgements),
+        promises=tuple(header.promises),
         gates=tuple(_gates(gates, contenders[0].figures)),
         notes=tuple(header.notes),
         bundle_digest=header.bundle_digest,
         created=header.created,
     )
+
+
+def _selective(arrays: Scored, calibration: Calibration, judgements: Sequence[Judgement]) -> Selective | None:
+    if calibration.escalation is None:
+        return None
+    answered = np.array([not one.escalate for one in judgements])
+    right = arrays.probabilities.argmax(1) == arrays.labels
+    return Selective(coverage=share(answered, arrays.groups), agreement=share(right[answered], arrays.groups[answered]) if answered.any() else None)
 
 
 def check_gates(gates: Sequence[Gate], metric: Metric) -> None:

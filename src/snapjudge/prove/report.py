@@ -48,8 +48,9 @@ def threshold_text(proof: Proof) -> str:
     if threshold.rule is None:
         return f"Flagged from a score of {threshold.value:.3f}: no guarantee was asked for."
     if threshold.guaranteed:
-        counted = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples"}[threshold.rule.figure]
-        return f"Flagged from a score of {threshold.value:.3f}: {threshold.rule} holds by an exact binomial bound on {threshold.counted} calibration {counted}."
+        counted = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples", "cost": "examples"}[threshold.rule.figure]
+        bound = "a Hoeffding-Bentkus bound" if threshold.rule.figure == "cost" else "an exact binomial bound"
+        return f"Flagged from a score of {threshold.value:.3f}: {threshold.rule} holds by {bound} on {threshold.counted} calibration {counted}."
     if threshold.needed == 0:
         return (
             f"Flagged from a score of {threshold.value:.3f}: the judge cannot keep {threshold.rule} on the calibration data; more labels alone would not help."
