@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, data, demo, metric, prove, score, show, train
+from snapjudge.cli import ask, data, demo, estimate, metric, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -20,6 +20,7 @@ app.command()(show.show)
 app.command()(score.score)
 app.command()(ask.ask)
 app.command()(metric.words)
+app.command()(estimate.estimate)
 app.command()(demo.demo)
 app.add_typer(metric.app, name="metric")
 app.add_typer(data.app, name="data")
