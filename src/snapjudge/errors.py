@@ -30,6 +30,9 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── EngineFailed               engine_failed               the device failed on this request
     │   └── OutOfMemory            out_of_memory               not even alone does it fit
     ├── EngineClosed               engine_closed
+    ├── EndpointInvalid            endpoint_invalid            a file of endpoints with problems, or a key that is not set
+    ├── EndpointFailed             endpoint_failed             an endpoint that is down, or refuses key, model or request
+    ├── BudgetSpent                budget_spent                the stated budget does not cover what is left
     ├── ExtraMissing               extra_missing               a feature whose packages are not installed
     └── OptionInvalid              option_invalid              a setting out of its range
 """
@@ -287,6 +290,27 @@ class EngineClosed(SnapjudgeError):
 
     code = "engine_closed"
     status = 503
+
+
+class EndpointInvalid(_WithProblems):
+    """A file of endpoints with problems, or a key that is not set."""
+
+    code = "endpoint_invalid"
+    status = 422
+
+
+class EndpointFailed(SnapjudgeError):
+    """An endpoint that is down, or that refuses the key, the model or the request."""
+
+    code = "endpoint_failed"
+    status = 502
+
+
+class BudgetSpent(SnapjudgeError):
+    """The stated budget does not cover what is left; what was answered is kept."""
+
+    code = "budget_spent"
+    status = 402
 
 
 class ExtraMissing(SnapjudgeError):

@@ -22,7 +22,7 @@ COMMON = ["table", "window", "garden", "river", "music", "paper", "stone", "clou
 
 
 def examples(count, seed=0, **more):
-    rng = random.Random(seed)  # noqa: S311 - test data
+    rng = random.Random(seed)
     found = []
     for number in range(count):
         label = number % 2

@@ -58,7 +58,7 @@ def readout_for(backbone, size=6):
 
 
 def content_for(seed, length=None):
-    rng = random.Random(seed)  # noqa: S311 - repeatable, no secret
+    rng = random.Random(seed)
     return tuple(rng.randrange(5, 200) for _ in range(length or rng.randrange(1, 90)))
 
 
@@ -91,7 +91,7 @@ def test_two_hundred_requests_in_fifty_random_packings_give_the_same_bits(family
     backbone = load_backbone(family if family == "mini" else str(write_tiny_decoder(tmp_path, family)), dtype=dtype)
     before = torch.get_num_threads()
     judges = {f"j{seed}": adapter_for(backbone, seed, "all" if seed % 5 == 0 else "readout", rank=(4, 16, 20)[seed % 3]) for seed in range(1, 9)}
-    rng = random.Random(0)  # noqa: S311 - repeatable, no secret
+    rng = random.Random(0)
     requests = []
     for number in range(200):
         ids = content_for(rng.randrange(60), rng.randrange(1, 40)) + (content_for(number, 5) if number % 3 else ())
@@ -495,7 +495,7 @@ def test_many_threads_may_ask_and_load_at_once(llama):
         wrong = []
 
         def ask(seed):
-            rng = random.Random(seed)  # noqa: S311 - repeatable, no secret
+            rng = random.Random(seed)
             for _ in range(40):
                 which = rng.randrange(6)
                 if rng.random() < 0.2:
