@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snapjudge.cli import audit, consensus, estimate, labelling
+from snapjudge.cli import audit, consensus, estimate, labelling, synthesise
 from snapjudge.cli.console import EXIT_GATE, AsJson, Bars, MappingOption, MetricFile, output, print_json, shown_errors, stop_on_interrupt
 
 app = typer.Typer(help="Data sets: import, show, label, audit, split, agreement, export.", no_args_is_help=True)
@@ -132,4 +132,6 @@ app.command()(labelling.label)
 app.command()(labelling.agreement)
 app.command()(audit.audit)
 app.command()(consensus.consensus)
+app.command()(synthesise.synthesise)
+app.command()(synthesise.verify)
 app.command("next")(estimate.next_)

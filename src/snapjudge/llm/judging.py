@@ -45,11 +45,16 @@ def judging_prompt(metric: Metric, inputs: Mapping[str, Any]) -> tuple[dict[str,
     return {"role": "system", "content": system}, {"role": "user", "content": parts}
 
 
+def unfenced(text: str) -> str:
+    """An answer without the code fence that models like to put around JSON."""
+    fenced = _FENCE.match(text.strip())
+    return fenced[1] if fenced else text
+
+
 def read_opinion(text: str, metric: Metric) -> Opinion:
     """The label of an answer. One JSON object, bare or fenced, with a label spelled as it was given; nothing else counts."""
-    fenced = _FENCE.match(text.strip())
     try:
-        data = json.loads(fenced[1] if fenced else text)
+        data = json.loads(unfenced(text))
     except (ValueError, RecursionError):
         return Opinion(None, unusable="malformed")
     if not isinstance(data, dict) or not isinstance(data.get("label"), str | int):

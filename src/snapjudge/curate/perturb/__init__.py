@@ -1,0 +1,1 @@
+"""Perturbations of real rows: noise that keeps the label, and corruptions that change it. Each names its method; all follow from a seed."""

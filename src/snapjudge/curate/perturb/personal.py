@@ -1,0 +1,32 @@
+"""Personal data of people who do not exist, put into real rows by Faker. Knows texts only."""
+
+import random
+from typing import Any
+
+_LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT")
+_SENTENCES = {
+    "name": ("My name is {0}.", "Please ask for {0}.", "{0} will take it from there."),
+    "email": ("Write to {0}.", "You can reach me at {0}.", "Her mail is {0}."),
+    "phone_number": ("Call {0}.", "My number is {0}.", "Ring {0} before six."),
+    "address": ("I live at {0}.", "Send it to {0}.", "The parcel goes to {0}."),
+    "iban": ("The IBAN is {0}.", "Pay to {0}."),
+    "credit_card_number": ("My card number is {0}.", "Charge {0}."),
+    "date_of_birth": ("I was born on {0}.", "Date of birth: {0}."),
+    "ssn": ("My social security number is {0}.", "SSN {0}."),
+}
+
+
+class People:
+    """A source of invented people."""
+
+    def __init__(self, seed: int) -> None:
+        from faker import Faker  # noqa: PLC0415 - an optional package
+
+        self._faker: Any = Faker(list(_LOCALES))
+        self._faker.seed_instance(seed)
+
+    def sentence(self, rng: random.Random) -> tuple[str, str]:
+        """A sentence that gives something away, and what kind of thing."""
+        kind = rng.choice(list(_SENTENCES))
+        value = getattr(self._faker, kind)()
+        return rng.choice(_SENTENCES[kind]).format(str(value).replace("\n", ", ")), kind
