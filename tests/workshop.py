@@ -18,7 +18,7 @@ question: Does it say buy?
 labels: {bad: ["yes"], fine: ["no"]}
 threshold: fpr<=0.3@80%
 """
-CONFIG = TrainConfig(scope="readout", fit=FitConfig(rank=4, alpha=8, batch=16, epochs=3, cache_gb=0.1))
+CONFIG = TrainConfig(scope="readout", probes=10, fit=FitConfig(rank=4, alpha=8, batch=16, epochs=3, cache_gb=0.1))
 
 
 def as_line(example, **more):

@@ -49,7 +49,7 @@ def test_the_bundle_is_complete_and_its_proof_beats_the_majority(workshop):
 def test_the_report_is_one_page_that_needs_nothing_else(workshop):
     _, result = workshop
     page = (result.folder / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     for outside in ("<script", "http://", "https://", "<link", "src="):
         assert outside not in page.replace("http://www.w3.org/2000/svg", "")
     assert "says_buy@1" in page

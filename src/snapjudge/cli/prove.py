@@ -17,6 +17,7 @@ def prove(
     mapping: MappingOption = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="where the judge's backbone lies, if it has moved")] = None,
     precision: PrecisionOption = Precision.float32,
+    probes: Annotated[int, typer.Option("--probes", min=0, help="examples that are probed with noise; 0 for none")] = 100,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when the data holds texts the judge was trained on")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the proof as JSON")] = False,
 ) -> None:
@@ -29,7 +30,7 @@ def prove(
 
         gates = [Gate.parse(text) for text in gate or ()]
         with Bars() as bars:
-            proof = prove_judge(ProveRequest(judge, data, out, parse_map(mapping or ()), gates, allow_leak, backbone, precision), bars)
+            proof = prove_judge(ProveRequest(judge, data, out, parse_map(mapping or ()), gates, allow_leak, backbone, precision, probes), bars)
         if as_json:
             print_json(proof.model_dump(mode="json"))
         else:

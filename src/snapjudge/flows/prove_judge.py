@@ -13,11 +13,14 @@ from snapjudge.core.example import Example
 from snapjudge.core.precision import Precision
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import Gate
-from snapjudge.curate.read import read_examples
 from snapjudge.curate.split import check_enough, deduplicated
 from snapjudge.errors import DataLeak, OptionInvalid, Problem
+from snapjudge.flows.probing import probe_judge
+from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.flows.training_data import data_digests, read_labelled
 from snapjudge.judge import Judge
+from snapjudge.prove.probes import ROWS
 from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove
 from snapjudge.prove.report import render_report
 from snapjudge.store.bundles import Bundle
@@ -36,6 +39,7 @@ class ProveRequest:
     allow_leak: bool = False
     backbone: str | None = None
     precision: Precision = Precision.float32
+    probes: int = ROWS
 
 
 def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proof:
@@ -50,8 +54,9 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
     check_gates(request.gates, judge.metric)
     if request.out is not None and request.out.resolve().is_relative_to(judge.bundle.folder.resolve()):
         raise OptionInvalid(f"{request.out} lies in the bundle, which never changes", hint="choose a folder of its own for this report")
-    examples, repeated = deduplicated(read_examples(request.data, judge.metric, request.mapping))
-    notes = [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
+    notes: list[str] = []
+    examples, repeated = deduplicated(read_labelled(request.data, judge.metric, request.mapping, notes.append))
+    notes += [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
     check_enough(examples, judge.metric, "data")
     leaked = _seen(judge.bundle, examples)
     if leaked and not request.allow_leak:
@@ -70,6 +75,8 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         notes,
         bundle_digest=judge.bundle.digest,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        probes=probe_judge(judge.backbone, judge.question, judge.bundle.calibration, examples, request.probes, progress) if request.probes else (),
+        made_with=made_with(data_digests(request.data), backbone=f"{judge.backbone.name} {judge.backbone.digest[:16]}", judge=judge.bundle.digest),
     )
     contestants = [Contestant("judge", log_p, judge.bundle.calibration), _majority(judge.bundle, len(examples))]
     proof = prove(judge.metric, examples, contestants, header, request.gates)

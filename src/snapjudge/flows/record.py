@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -48,3 +49,16 @@ def revision() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def made_with(digests: Mapping[str, str], seed: int | None = None, **more: str) -> dict[str, str]:
+    """What it takes to make figures again, for people: data by digest, seed, code, versions, machine."""
+    own = machine()
+    return {
+        **more,
+        "data": "; ".join(f"{Path(name).name} sha256 {digest[:16]}" for name, digest in digests.items()),
+        **({} if seed is None else {"seed": str(seed)}),
+        "code": revision() or "not from a checkout",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "machine": f"{own['processor']}, {own['cores']} cores, {own['memory_gib']} GiB, {own['system']} {own['arch']}",
+    }

@@ -24,14 +24,14 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import dump_metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
-from snapjudge.curate.read import file_digest
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
 from snapjudge.flows.card import model_card
 from snapjudge.flows.metric_files import read_metric
-from snapjudge.flows.record import machine, revision, versions
+from snapjudge.flows.probing import probe_judge
+from snapjudge.flows.record import machine, made_with, revision, versions
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
-from snapjudge.flows.training_data import read_splits
+from snapjudge.flows.training_data import data_digests, read_splits
 from snapjudge.model.adapter import Scope, adapter_files
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
@@ -41,6 +41,7 @@ from snapjudge.prove.baselines import BaselineData
 from snapjudge.prove.calibrators import fit_calibration
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
+from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise, agreement_promises, flagging_promises
 from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove, scored
 from snapjudge.prove.report import render_report
@@ -93,7 +94,9 @@ class _Training:
         log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
         calibration, promises = self._calibrate(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
-        proof = self._prove(log_p["test"], calibration, promises, chosen, f"{self.metric.name}@{version}")
+        question = Question(self.metric, self.readout, fits[chosen].adapter)
+        probes = probe_judge(self.backbone, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
+        proof = self._prove(log_p["test"], calibration, promises, probes, chosen, f"{self.metric.name}@{version}")
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
@@ -138,7 +141,7 @@ class _Training:
         return folder
 
     def _data_digests(self) -> dict[str, str]:
-        return {str(path): file_digest(path) for path in (*self.request.data, *self.request.test)}
+        return data_digests((*self.request.data, *self.request.test))
 
     def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
         """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding."""
@@ -245,7 +248,7 @@ class _Training:
             promises = [*flagging_promises(scores, positive, held), *promises]
         return fitted, promises
 
-    def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], scope: Scope, name: str) -> Proof:
+    def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], probes: Sequence[Probe], scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
         self._check_stop()
         self._say_threshold(calibration)
@@ -264,7 +267,8 @@ class _Training:
             fitted, _ = self._calibrate(rows)
             contestants.append(Contestant(baseline, [tuple(row) for row in for_test.tolist()], fitted))
         parts = {part: len(some) for part, some in self._parts(*vars(self.splits))}
-        header = Header(name, self.backbone.name, scope, parts, self.notes, created=_now(), promises=promises)
+        made = made_with(self._data_digests(), self.config.fit.seed, backbone=f"{self.backbone.name} {self.backbone.digest[:16]}")
+        header = Header(name, self.backbone.name, scope, parts, self.notes, created=_now(), promises=promises, probes=probes, made_with=made)
         self.progress.start("prove", 1)
         proof = prove(self.metric, self.splits.test, contestants, header, self.request.gates)
         self.progress.advance()

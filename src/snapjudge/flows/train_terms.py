@@ -10,6 +10,7 @@ from pydantic import Field
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.rules import Gate
 from snapjudge.model.hub import EMBEDDED
+from snapjudge.prove.probes import ROWS
 from snapjudge.prove.proof import Proof
 from snapjudge.train.terms import FitConfig
 
@@ -25,6 +26,7 @@ class TrainConfig(Frozen):
     validation_share: float = Field(default=0.10, gt=0, lt=0.5)
     calibration_share: float = Field(default=0.18, gt=0, lt=0.5)
     test_share: float = Field(default=0.18, gt=0, lt=0.5, description="used where no test files are given")
+    probes: int = Field(default=ROWS, ge=0, description="test examples that are probed; 0 for none")
     allow_leak: bool = False
     fit: FitConfig = FitConfig()
 

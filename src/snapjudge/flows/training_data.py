@@ -8,7 +8,7 @@ from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.curate.dataset import Dataset, is_dataset, labelled, read_dataset
 from snapjudge.curate.frozen import SplitName, assign
-from snapjudge.curate.read import read_examples
+from snapjudge.curate.read import file_digest, read_examples
 from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
 from snapjudge.errors import OptionInvalid, Problem, TooFewExamples
 from snapjudge.flows.splitting import read_frozen
@@ -51,6 +51,17 @@ def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note
     parts = split(examples, {"train": 1 - sum(shares.values()), **shares}, config.fit.seed)
     held_out = test if test is not None else parts["test"]
     return _checked(Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out)))
+
+
+def data_digests(paths: Sequence[Path]) -> dict[str, str]:
+    """sha256 of every file that data came from; of a data set, its examples, labels and frozen test."""
+    files = [file for path in paths for file in (_files(path) if path.is_dir() else [path])]
+    return {str(file): file_digest(file) for file in files}
+
+
+def _files(folder: Path) -> list[Path]:
+    dataset = Dataset(folder)
+    return [file for file in (dataset.examples, dataset.labels, dataset.test) if file.exists()]
 
 
 def read_labelled(paths: Sequence[Path], metric: Metric, mapping: Mapping[str, str] | None, note: Note) -> list[Example]:

@@ -10,9 +10,20 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 320, 272, 46, 40, 38, 12
 _COLOURS = ("var(--c0)", "var(--c1)", "var(--c2)")
 
 
-def plot(title: str, x_label: str, y_label: str, lines: Mapping[str, Sequence[Point]], *, diagonal: bool = False, dots: bool = False, note: str = "") -> Markup:
-    """Lines in the unit square, with axes, grid and a legend where there is more than one line."""
+def plot(
+    title: str,
+    x_label: str,
+    y_label: str,
+    lines: Mapping[str, Sequence[Point]],
+    *,
+    diagonal: bool = False,
+    dots: bool = False,
+    ranges: Sequence[tuple[float, float, float]] = (),
+    note: str = "",
+) -> Markup:
+    """Lines in the unit square, with axes, grid and a legend where there is more than one line; `ranges` are upright (x, low, high)."""
     body = [_diagonal()] if diagonal else []
+    body += [f'<line x1="{_x(x):.1f}" x2="{_x(x):.1f}" y1="{_y(low):.1f}" y2="{_y(high):.1f}" stroke="var(--c2)"/>' for x, low, high in ranges]
     for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
         if points:
             path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in points)

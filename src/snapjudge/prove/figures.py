@@ -56,14 +56,19 @@ def figures(data: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) 
     point = _values(data, metric, np.ones((1, len(data))))
     samples = _bootstrap(data, metric, draws, np.random.default_rng(seed))
     single = len(np.unique(data.groups)) == len(data)
-    counts = _rate_counts(data, metric) if single else {}
+    rates = _rate_counts(data, metric)
+    counts = rates if single else {name: (hits, total) for name, (hits, total) in rates.items() if hits in (0, total)}
     found = {}
     for name, value in point.items():
         if not np.isfinite(value[0]):
             continue
         if name in counts:
-            low, high = wilson(*counts[name])
-            method = "wilson"
+            hits, total = counts[name]
+            if single:
+                low, high, method = *wilson(hits, total), "wilson"
+            else:  # no draw of groups could differ: they are counted as if each were one example
+                total = min(total, len(np.unique(data.groups)))
+                low, high, method = *wilson(total if hits else 0, total), "wilson over groups"
         else:
             sample = samples[name][np.isfinite(samples[name])]
             if not len(sample):
@@ -103,6 +108,10 @@ def share(hits: NDArray[np.bool_], groups: Ints, *, seed: int = 0, draws: int = 
     if len(np.unique(groups)) == len(groups):
         low, high = wilson(int(hits.sum()), len(hits))
         return Figure(value=value, low=min(low, value), high=max(high, value), method="wilson")
+    if hits.all() or not hits.any():  # no draw could differ: the groups are then counted as if each were one example
+        count = len(np.unique(groups))
+        low, high = wilson(count if hits.all() else 0, count)
+        return Figure(value=value, low=low, high=high, method="wilson over groups")
     _, member = np.unique(groups, return_inverse=True)
     per_group, sizes = np.bincount(member, weights=hits), np.bincount(member).astype(float)
     picked = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)

@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.rules import Gate
 from snapjudge.errors import RuleInvalid
-from snapjudge.prove.figures import Figure, Scored, figure_names, figures, group_numbers, main_figure, positive_of, ranked_counts, share
+from snapjudge.prove.figures import Figure, Scored, figure_names, figures, group_numbers, main_figure, positive_of, ranked_counts, share, wilson
+from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise
 
 LogP = Sequence[tuple[float, ...]]
@@ -29,11 +30,13 @@ _FEWEST_IN_SLICE = 20
 
 
 class Reliability(Frozen):
-    """One bin of the reliability picture: mean claimed probability, observed share, examples in it."""
+    """One bin of the reliability picture: mean claimed probability, observed share with Wilson's interval, examples in it."""
 
     claimed: float
     observed: float
     count: int
+    low: float = 0.0
+    high: float = 1.0
 
 
 class Curves(Frozen):
@@ -111,10 +114,12 @@ class Proof(Frozen):
     curves: Curves
     selective: Selective | None = None
     promises: tuple[Promise, ...] = ()
+    probes: tuple[Probe, ...] = ()
     gates: tuple[GateResult, ...] = ()
     notes: tuple[str, ...] = ()
     bundle_digest: str = ""
     created: str = ""
+    made_with: dict[str, str] = Field(default={}, description="what it takes to make the proof again")
 
     @property
     def judge_figures(self) -> dict[str, Figure]:
@@ -148,6 +153,8 @@ class Header:
     bundle_digest: str = ""
     created: str = ""
     promises: Sequence[Promise] = ()
+    probes: Sequence[Probe] = ()
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
 
 def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, list[Judgement]]:
@@ -193,10 +200,12 @@ def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Con
         curves=_curves(arrays, metric),
         selective=_selective(arrays, judge.calibration, judgements),
         promises=tuple(header.promises),
+        probes=tuple(header.probes),
         gates=tuple(_gates(gates, contenders[0].figures)),
         notes=tuple(header.notes),
         bundle_digest=header.bundle_digest,
         created=header.created,
+        made_with=dict(header.made_with),
     )
 
 
@@ -298,9 +307,9 @@ def _reliability(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> list[
     """Ten bins with about equally many examples each."""
     order = np.argsort(scores, kind="stable")
     return [
-        Reliability(claimed=float(scores[part].mean()), observed=float(truth[part].mean()), count=len(part))
+        Reliability(claimed=float(scores[part].mean()), observed=float(truth[part].mean()), count=len(part), low=ends[0], high=ends[1])
         for part in np.array_split(order, min(10, len(order)))
-        if len(part)
+        if len(part) and (ends := wilson(int(truth[part].sum()), len(part)))
     ]
 
 

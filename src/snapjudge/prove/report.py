@@ -3,8 +3,9 @@
 from markupsafe import Markup
 
 from snapjudge.pages import render_page
-from snapjudge.pages.pictures import histogram, plot
+from snapjudge.pages.pictures import histogram, intervals, plot
 from snapjudge.prove.figures import Figure
+from snapjudge.prove.plain import how_often_it_errs, what_it_does, what_it_promises, where_not_to_use_it
 from snapjudge.prove.proof import Proof
 
 NAMES = {
@@ -29,9 +30,25 @@ NAMES = {
 
 def render_report(proof: Proof) -> str:
     """The page of one proof."""
+    shown = [one for one in proof.probes if one.expect == "stays" and one.rate is not None]
+    rows = [(one.name, one.rate.value, one.rate.low, one.rate.high) for one in shown if one.rate is not None]
     slice_names = [name for name in ("f1", "recall", "fpr", "auroc", "accuracy", "macro_f1", "mae") if name in proof.judge_figures]
     return render_page(
-        "proof.html.j2", proof=proof, names=NAMES, pictures=_pictures(proof), slice_names=slice_names, threshold=threshold_text(proof), figure=show_figure
+        "proof.html.j2",
+        proof=proof,
+        names=NAMES,
+        pictures=_pictures(proof),
+        slice_names=slice_names,
+        threshold=threshold_text(proof),
+        figure=show_figure,
+        does=what_it_does(proof),
+        errs=how_often_it_errs(proof),
+        promised=what_it_promises(proof),
+        limits=where_not_to_use_it(proof),
+        gates=proof.gates,
+        left={"fpr": "recall", "recall": "false-positive rate", "agreement": "coverage"},
+        counted={"fpr": "negatives", "recall": "positives", "agreement": "examples"},
+        probes=intervals("Share of verdicts that moved, 95 % interval", rows, span=(0.0, 0.5), marks=(0.03,)) if rows else "",
     )
 
 
@@ -73,9 +90,10 @@ def _pictures(proof: Proof) -> list[Markup]:
             "Reliability",
             "claimed probability",
             "observed share",
-            {"ten equal bins": [(b.claimed, b.observed) for b in curves.reliability]},
+            {"ten bins of equal size, 95 % intervals": [(b.claimed, b.observed) for b in curves.reliability]},
             diagonal=True,
             dots=True,
+            ranges=[(b.claimed, b.low, b.high) for b in curves.reliability],
         ),
         histogram("Scores", "calibrated probability of the flagged label", curves.histogram, mark=proof.calibration.threshold.value),
     ]

@@ -1,0 +1,57 @@
+"""Running the probes of a proof with a judge's own reading and calibration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
+from snapjudge.core.judgement import Judgement, judge_of
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Progress
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.prompt import render_content, render_readout
+from snapjudge.model.reading import Question, read_contents
+from snapjudge.prove.probes import Probe, Variant, absurd, absurd_inputs, chosen, compared, contrast, mirrored, neighbours, variants, wordings
+
+_ALONE = 12
+
+
+def probe_judge(
+    backbone: Backbone, question: Question, calibration: Calibration, examples: Sequence[Example], rows: int, progress: Progress
+) -> tuple[Probe, ...]:
+    """All probes on a random part of the test; pairs are looked for in all of it."""
+    metric = question.metric
+    some = chosen(examples, rows)
+    asked = variants(some, metric)
+    worded = wordings(metric.question)
+    progress.start("probe", len(examples) + sum(len(one.inputs) for one in asked))
+
+    def answers(inputs: Sequence[dict[str, Any]], questions: Sequence[Question]) -> list[list[Judgement]]:
+        found = []
+        for readings in read_contents(backbone, ((render_content(one, metric, backbone), questions) for one in inputs)):
+            found.append([judge_of("", metric, calibration, reading.log_p, reading.windows) for reading in readings])
+            progress.advance()
+        return found
+
+    def judged(inputs: Sequence[dict[str, Any]]) -> list[Judgement]:
+        return [one[0] for one in answers(inputs, (question,))]
+
+    whole = answers([example.inputs for example in examples], (question, *(_reworded(question, text, backbone) for text in worded.values())))
+    everything = [one[0] for one in whole]
+    places = {example.id: number for number, example in enumerate(examples)}
+    before = [everything[places[example.id]] for example in some]
+    found = [compared(one, some, before, judged(one.inputs), metric) for one in asked]
+    for number, name in enumerate(worded, 1):  # the contents were read once for all wordings
+        variant = Variant(f"question: {name}", tuple(range(len(some))), ())
+        found.append(compared(variant, some, before, [whole[places[example.id]][number] for example in some], metric))
+    if metric.type == "pairwise":
+        found.append(mirrored(some, before, judged([{**e.inputs, "a": e.inputs["b"], "b": e.inputs["a"]} for e in some])))
+    alone = [judged([example.inputs])[0] for example in some[:_ALONE]]
+    found += [neighbours(alone, before[:_ALONE])]
+    found += [one for one in (contrast(examples, everything, metric), absurd(judged(absurd_inputs(metric)), metric)) if one is not None]
+    return tuple(found)
+
+
+def _reworded(question: Question, wording: str, backbone: Backbone) -> Question:
+    metric: Metric = question.metric.model_copy(update={"question": wording})
+    return Question(metric, render_readout(metric, backbone), question.adapter)

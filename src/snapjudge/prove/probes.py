@@ -1,0 +1,197 @@
+"""Probes: does the verdict stay when it should (noise, padding, another wording of the question), and move when it should (contrast pairs)?
+
+Makes the inputs and compares the judgements; whoever calls it does the judging. Knows nothing of models.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from snapjudge.core.example import Example, plain_text
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.judgement import Judgement
+from snapjudge.core.metric import Metric
+from snapjudge.curate.near import near_groups
+from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.prove.figures import Figure, group_numbers, share
+
+Expect = Literal["stays", "moves", "told"]
+ROWS = 100
+_LONG, _LONG_ROWS = 4000, 20  # characters of neutral text around a row of the probe for long inputs
+_NEUTRAL = (
+    "The shelves on the second floor are labelled by year. A box of paper stands by the door. The clock in the hall was set last week. "
+    "Two chairs are missing from the meeting room. The printer is on the left. "
+)
+_FLIPS_BAD = 0.03
+ABSURD: Mapping[str, str] = {
+    "emoji only": "🙂🙃🙂 🚲🌧️",
+    "one letter": "x",
+    "digits": "31415926535 897932 38462643",
+    "random letters": "qpzt wvoe rrgl kxjh aslq mmbd eotr",
+    "markup": "<div><p>&nbsp;</p></div>",
+    "code": "for i in range(10):\n    print(i * i)",
+    "filler": "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor.",
+    "German": "Die Bibliothek öffnet am Montag um neun Uhr, und der Eintritt ist frei.",
+    "French": "La bibliothèque ouvre lundi à neuf heures et l'entrée est gratuite.",
+    "Spanish": "La biblioteca abre el lunes a las nueve y la entrada es gratuita.",
+    "Polish": "Biblioteka otwiera w poniedziałek o dziewiątej, a wstęp jest bezpłatny.",
+    "Turkish": "Kütüphane pazartesi saat dokuzda açılıyor ve giriş ücretsiz.",  # noqa: RUF001 - Turkish letters
+    "Arabic": "تفتح المكتبة يوم الاثنين الساعة التاسعة والدخول مجاني.",
+    "Chinese": "图书馆星期一九点开门，免费入场。",  # noqa: RUF001 - Chinese punctuation
+    "Hindi": "पुस्तकालय सोमवार को नौ बजे खुलता है और प्रवेश निःशुल्क है।",
+}
+
+
+class ProbeRow(Frozen):
+    """A row whose verdict moved although it should have stayed: scores before and after."""
+
+    id: str
+    before: float
+    after: float
+
+
+class Probe(Frozen):
+    """One probe: what was done, how many rows it was done to, and how often the verdict moved (or, of pairs, was right on both)."""
+
+    name: str
+    expect: Expect
+    rows: int
+    rate: Figure | None
+    shift: float = 0.0
+    moved: tuple[ProbeRow, ...] = ()
+    note: str = ""
+
+    @property
+    def fine(self) -> bool:
+        """Whether it is what one would want: at most 3 % of verdicts moved."""
+        return self.expect != "stays" or self.rate is None or self.rate.value <= _FLIPS_BAD
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Changed inputs of some rows under one name."""
+
+    name: str
+    places: tuple[int, ...]
+    inputs: tuple[dict[str, Any], ...]
+
+
+def chosen(examples: Sequence[Example], count: int, seed: int = 0) -> list[Example]:
+    """The rows that are probed: a fixed random part."""
+    order = random.Random(seed).sample(range(len(examples)), min(count, len(examples)))  # noqa: S311 - a reproducible sample
+    return [examples[place] for place in sorted(order)]
+
+
+def variants(examples: Sequence[Example], metric: Metric, seed: int = 0) -> list[Variant]:
+    """Rows with noise, and some of them within long text."""
+    found = [_noise(name, examples, metric, seed) for name in NOISES]
+    few = examples[:_LONG_ROWS]
+    found.append(Variant("long text around it", tuple(range(len(few))), tuple(_long(example.inputs, metric) for example in few)))
+    return [one for one in found if one.places]
+
+
+def _noise(name: str, examples: Sequence[Example], metric: Metric, seed: int) -> Variant:
+    """One kind of noise in all text fields of each row; rows it does not change are left out."""
+    places: list[int] = []
+    inputs: list[dict[str, Any]] = []
+    for place, example in enumerate(examples):
+        rng = random.Random(f"{seed}:{name}:{example.id}")  # noqa: S311 - reproducible
+        changed = {field: NOISES[name](value, rng) if isinstance(value, str) and field != "tools" else value for field, value in example.inputs.items()}
+        if changed != example.inputs:
+            places.append(place)
+            inputs.append({field: changed[field] for field in metric.ordered_inputs})
+    return Variant(name, tuple(places), tuple(inputs))
+
+
+def _long(inputs: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
+    """The last text field in the middle of neutral text of several windows."""
+    field = next((name for name in reversed(metric.ordered_inputs) if isinstance(inputs[name], str) and name != "tools"), None)
+    filler = _NEUTRAL * (_LONG // 2 // len(_NEUTRAL))
+    return dict(inputs) if field is None else {**inputs, field: f"{filler}\n\n{inputs[field]}\n\n{filler}"}
+
+
+def wordings(question: str) -> dict[str, str]:
+    """The same question in other words."""
+    plain = question.strip()
+    return {
+        "lower case": plain.lower(),
+        "no question mark": plain.rstrip("?").rstrip(),
+        "more words": f"Please decide: {plain[:1].lower()}{plain[1:]}",
+    }
+
+
+def compared(variant: Variant, examples: Sequence[Example], before: Sequence[Judgement], after: Sequence[Judgement], metric: Metric) -> Probe:
+    """How often the verdict moved under a variant."""
+    own = [before[place] for place in variant.places]
+    moved = np.array([_verdict(a, metric) != _verdict(b, metric) for a, b in zip(own, after, strict=True)])
+    groups = group_numbers([examples[place].group for place in variant.places])
+    shift = float(np.mean([b.score - a.score for a, b in zip(own, after, strict=True)]))
+    rows = [
+        ProbeRow(id=examples[place].id, before=a.score, after=b.score)
+        for place, a, b, flipped in zip(variant.places, own, after, moved, strict=True)
+        if flipped
+    ]
+    return Probe(name=variant.name, expect="stays", rows=len(own), rate=share(moved, groups), shift=shift, moved=tuple(rows[:10]))
+
+
+def _verdict(judgement: Judgement, metric: Metric) -> object:
+    return judgement.flagged if metric.positive_labels else judgement.label
+
+
+def neighbours(alone: Sequence[Judgement], together: Sequence[Judgement]) -> Probe:
+    """The same rows asked one by one and in one batch: the scores must be equal to the last bit."""
+    moved = np.array([a.probabilities != b.probabilities for a, b in zip(alone, together, strict=True)])
+    rate = share(moved, np.arange(len(moved)))
+    return Probe(name="batch neighbours", expect="stays", rows=len(moved), rate=rate, note="equal to the last bit" if not moved.any() else "scores differ")
+
+
+def mirrored(examples: Sequence[Example], before: Sequence[Judgement], swapped: Sequence[Judgement]) -> Probe:
+    """A pair with its answers in the other order: the verdict must change sides."""
+    other = {"a": "b", "b": "a"}
+    moved = np.array([other.get(a.label, a.label) != b.label for a, b in zip(before, swapped, strict=True)])
+    return Probe(name="answers in the other order", expect="stays", rows=len(moved), rate=share(moved, group_numbers([e.group for e in examples])))
+
+
+def contrast(examples: Sequence[Example], judgements: Sequence[Judgement], metric: Metric) -> Probe | None:
+    """Pairs that look alike and have different labels: of one stated group, or near duplicates. The rate is that of pairs with both verdicts right."""
+    by_group: dict[str, list[int]] = defaultdict(list)
+    for place, example in enumerate(examples):
+        if example.provenance.group:
+            by_group[example.provenance.group].append(place)
+    pairs = {(a, b) for members in by_group.values() if len(members) <= 10 for a in members for b in members if a < b}
+    near = near_groups(((str(place), plain_text(example.inputs)) for place, example in enumerate(examples)), 0.6)
+    pairs |= {(min(int(a), int(b)), max(int(a), int(b))) for a, b, _ in near}
+    apart = sorted((a, b) for a, b in pairs if examples[a].label_index != examples[b].label_index)
+    if not apart:
+        return None
+    names = metric.label_names
+    right = [judgement.label == names[example.label_index] for example, judgement in zip(examples, judgements, strict=True)]
+    both = np.array([right[a] and right[b] for a, b in apart])
+    groups = group_numbers([examples[a].group for a, _ in apart])
+    return Probe(name="look-alike pairs of different labels", expect="moves", rows=len(apart), rate=share(both, groups), note="pairs with both labels right")
+
+
+def absurd_inputs(metric: Metric) -> list[dict[str, Any]]:
+    """The absurd texts as inputs of the metric, each in all its text fields; empty where it reads messages or tools."""
+    if not all(name in ("context", "input", "output", "a", "b") for name in metric.ordered_inputs):
+        return []
+    return [dict.fromkeys(metric.ordered_inputs, text) for text in ABSURD.values()]
+
+
+def absurd(judgements: Sequence[Judgement], metric: Metric) -> Probe | None:
+    """What the judge says of inputs that nobody would send: told, not judged."""
+    if not judgements:
+        return None
+    flagged = [name for name, judgement in zip(ABSURD, judgements, strict=True) if judgement.flagged]
+    told = (
+        f"flagged: {', '.join(flagged)}"
+        if flagged
+        else "none flagged"
+        if metric.positive_labels
+        else f"labels: {', '.join(sorted({j.label for j in judgements}))}"
+    )
+    return Probe(name="absurd inputs and other languages", expect="told", rows=len(judgements), rate=None, note=told)
