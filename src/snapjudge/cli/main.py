@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, data, demo, estimate, metric, prove, score, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, metric, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -20,10 +20,12 @@ app.command()(show.show)
 app.command()(score.score)
 app.command()(ask.ask)
 app.command()(metric.words)
+app.command()(compare.compare)
 app.command()(estimate.estimate)
 app.command()(demo.demo)
 app.add_typer(metric.app, name="metric")
 app.add_typer(data.app, name="data")
+app.add_typer(compare.suite, name="suite")
 
 
 @app.callback(invoke_without_command=True)

@@ -255,7 +255,7 @@ def _rate_counts(data: Scored, metric: Metric) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Paired:
-    """Difference of one ranking figure between two scorers on the same examples, and its standard error over group draws."""
+    """Difference of one figure between two scorers on the same examples, and its standard error over group draws."""
 
     difference: float
     low: float
@@ -270,17 +270,26 @@ def main_figure(metric: Metric) -> str:
     return "pearson" if metric.type == "score" else "macro_auroc"
 
 
-def compare(first: Scored, second: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) -> Paired:
-    """`first` minus `second` in the metric's main figure, with the same draws for both."""
-    name = main_figure(metric)
+def paired(first: Scored, second: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Paired]:
+    """`first` minus `second` in every figure that both have, with the same draws for both."""
     ones = np.ones((1, len(first)))
-    point = float(_values(first, metric, ones)[name][0] - _values(second, metric, ones)[name][0])
-    both = [_bootstrap(data, metric, draws, np.random.default_rng(seed))[name] for data in (first, second)]
-    gap = (both[0] - both[1])[np.isfinite(both[0] - both[1])]
-    if not len(gap):
-        return Paired(point, point, point, 0.0)
-    low, high = np.quantile(gap, [0.025, 0.975])
-    return Paired(point, float(low), float(high), float(gap.std()))
+    points = [_values(data, metric, ones) for data in (first, second)]
+    samples = [_bootstrap(data, metric, draws, np.random.default_rng(seed)) for data in (first, second)]
+    found = {}
+    for name in points[0]:
+        point = float(points[0][name][0] - points[1][name][0])
+        with np.errstate(invalid="ignore"):
+            gap = samples[0][name] - samples[1][name]
+        gap = gap[np.isfinite(gap)]
+        if np.isfinite(point):
+            low, high = np.quantile(gap, [0.025, 0.975]) if len(gap) else (point, point)
+            found[name] = Paired(point, float(low), float(high), float(gap.std()) if len(gap) else 0.0)
+    return found
+
+
+def compare(first: Scored, second: Scored, metric: Metric, *, draws: int = DRAWS) -> Paired:
+    """`first` minus `second` in the metric's main figure."""
+    return paired(first, second, metric, draws=draws).get(main_figure(metric), Paired(0.0, 0.0, 0.0, 0.0))
 
 
 def group_numbers(groups: Sequence[str]) -> Ints:

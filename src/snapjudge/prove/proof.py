@@ -257,7 +257,7 @@ def _slices(arrays: Scored, metric: Metric, examples: Sequence[Example]) -> list
         if len(set(values)) > 1:
             parts += [(by, str(value), values == value) for value in sorted(set(values))]
     return [
-        Slice(by=by, value=value or "(none)", examples=int(chosen.sum()), figures=figures(arrays.take(chosen), metric, draws=300))
+        Slice(by=by, value=value or "(none)", examples=int(chosen.sum()), figures=figures(arrays.take(chosen), metric))
         for by, value, chosen in parts
         if chosen.sum() >= _FEWEST_IN_SLICE
     ]
