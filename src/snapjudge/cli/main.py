@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, compare, data, demo, estimate, metric, prove, score, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, metric, plan, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -22,6 +22,7 @@ app.command()(ask.ask)
 app.command()(metric.words)
 app.command()(compare.compare)
 app.command()(estimate.estimate)
+app.command()(plan.plan)
 app.command()(demo.demo)
 app.add_typer(metric.app, name="metric")
 app.add_typer(data.app, name="data")

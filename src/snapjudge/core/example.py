@@ -36,6 +36,14 @@ class Provenance(Frozen):
     seed: str = ""
 
 
+class Verdict(Frozen):
+    """What another judge said of an example, as it came with the data; cost in dollars and seconds where known."""
+
+    label: str
+    cost: float | None = Field(default=None, ge=0)
+    seconds: float | None = Field(default=None, ge=0)
+
+
 class Example(Frozen):
     """One thing to judge and, where known, its label as a distribution over the metric's labels."""
 
@@ -44,6 +52,7 @@ class Example(Frozen):
     target: tuple[float, ...] | None = None
     provenance: Provenance = Provenance()
     where: str = Field(default="", description="file:line it was read from")
+    verdicts: dict[str, Verdict] = Field(default={}, description="by the name of the judge that gave them; baselines of a proof")
 
     @property
     def label_index(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from snapjudge.core.example import Example, Provenance, check_inputs
+from snapjudge.core.example import Example, Provenance, Verdict, check_inputs
 from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.errors import DataInvalid, ExtraMissing, InputInvalid, OptionInvalid, Problem, StorageFailed
 
@@ -128,7 +128,21 @@ def shaped(data: Mapping[str, Any], mapping: Mapping[str, str]) -> Mapping[str, 
     inputs = {**nested, **{name: flat[name] for name in INPUT_NAMES if flat.get(name) not in (None, "")}}
     meta = {**(flat["meta"] if isinstance(flat.get("meta"), dict) else {}), **{name: flat[name] for name in _META if flat.get(name) not in (None, "")}}
     found: dict[str, Any] = {"inputs": inputs, "meta": meta}
+    verdicts = {**(flat["verdicts"] if isinstance(flat.get("verdicts"), dict) else {}), **_verdict_columns(flat)}
+    found |= {"verdicts": verdicts} if verdicts else {}
     return {**found, **{key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}}
+
+
+def _verdict_columns(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Columns `verdict.NAME`, `verdict.NAME.cost`, `verdict.NAME.seconds` of a flat record."""
+    found: dict[str, dict[str, Any]] = {}
+    for column, value in flat.items():
+        if column.startswith("verdict.") and value not in (None, ""):
+            name, _, part = column.removeprefix("verdict.").rpartition(".")
+            if not name or part not in ("cost", "seconds"):
+                name, part = column.removeprefix("verdict."), "label"
+            found.setdefault(name, {})[part] = value
+    return found
 
 
 def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
@@ -214,7 +228,23 @@ def to_example(record: Record, metric: Metric, name: str) -> Example:
     if problems:
         raise DataInvalid(name, problems)
     where = f"{name}:{record.line}"
-    return Example(id=record.id or where, inputs=inputs, target=target, provenance=provenance_of(data.get("meta"), name), where=where)
+    verdicts = _verdicts(data.get("verdicts"), metric)
+    return Example(id=record.id or where, inputs=inputs, target=target, provenance=provenance_of(data.get("meta"), name), where=where, verdicts=verdicts)
+
+
+def _verdicts(given: object, metric: Metric) -> dict[str, Verdict]:
+    """Verdicts of other judges, each a label or {"label", "cost"?, "seconds"?}; one that is no label of the metric is no verdict, and counted as missing."""
+    found = {}
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        whole = value if isinstance(value, Mapping) else {"label": value}
+        try:
+            target = metric.target(whole.get("label"))
+            label = metric.label_names[target.index(max(target))]
+            numbers = {key: float(whole[key]) for key in ("cost", "seconds") if whole.get(key) not in (None, "")}
+            found[str(name)] = Verdict(label=label, **numbers)
+        except (ValueError, TypeError):
+            continue
+    return found
 
 
 def provenance_of(meta: object, name: str) -> Provenance:

@@ -37,7 +37,9 @@ def _row(example: Example, metric: Metric, splits: Mapping[str, str]) -> Row:
     shares = {name: share for name, share in zip(metric.label_names, example.target, strict=True) if share}
     label = next(iter(shares)) if len(shares) == 1 else shares
     split = {"split": splits[example.id]} if example.id in splits else {}
-    return {"id": example.id, "inputs": example.inputs, "label": label, "meta": example.provenance.model_dump(exclude_defaults=True), **split}
+    verdicts = {name: verdict.model_dump(exclude_none=True) for name, verdict in example.verdicts.items()}
+    told = {"verdicts": verdicts} if verdicts else {}
+    return {"id": example.id, "inputs": example.inputs, "label": label, "meta": example.provenance.model_dump(exclude_defaults=True), **told, **split}
 
 
 def _jsonl(rows: Sequence[Row]) -> bytes:
@@ -49,6 +51,8 @@ def _flat(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, str]]]:
     found = []
     for row in rows:
         plain = {"id": row["id"], **row["inputs"], "label": row["label"], **row["meta"], **({"split": row["split"]} if "split" in row else {})}
+        for judge, verdict in row.get("verdicts", {}).items():
+            plain |= {f"verdict.{judge}" + ("" if part == "label" else f".{part}"): value for part, value in verdict.items()}
         found.append({name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in plain.items()})
     return list(dict.fromkeys(name for row in found for name in row)), found
 

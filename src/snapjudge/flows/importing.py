@@ -139,7 +139,9 @@ def _row(item: Item, request: ImportRequest) -> _Row:
     row_id = record.id or hashlib.sha256(example.content_key.encode()).hexdigest()[:16]
     known = provenance_of(data.get("meta"), name).model_dump(exclude_defaults=True, exclude={"labeler", "criteria_version"})
     meta = {**known, **({"redacted": True} if changed != inputs else {})}
-    stored = {"id": row_id, "inputs": {field: changed[field] for field in INPUT_NAMES if field in changed}, "meta": meta}
+    stored: dict[str, Any] = {"id": row_id, "inputs": {field: changed[field] for field in INPUT_NAMES if field in changed}, "meta": meta}
+    if isinstance(data.get("verdicts"), Mapping) and data["verdicts"]:
+        stored["verdicts"] = dict(data["verdicts"])
     made = [_event(vote, row_id, data, request, record.line) for vote in item.votes]
     dated = [event for vote, event in zip(item.votes, made, strict=True) if vote.time is not None]
     return _Row(row_id, Example(id=row_id, inputs=stored["inputs"]).content_key, stored, dated, [event for event in made if event not in dated])

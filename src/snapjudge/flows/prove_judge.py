@@ -1,6 +1,7 @@
 """Prove an existing judge on other data: a separate report that names the bundle's digest and never changes it."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,7 +67,9 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         notes.append(f"{len(leaked)} of these texts were in the judge's training data (--allow-leak): the figures are too good")
     if request.precision is not Precision.float32:
         notes.append(f"scored in {request.precision}; the judge was calibrated in float32")
+    began = time.perf_counter()
     log_p = raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), progress, "score")
+    seconds = (time.perf_counter() - began) / len(examples)
     header = Header(
         judge.name,
         judge.backbone.name,
@@ -77,6 +80,7 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         probes=probe_judge(judge.backbone, judge.question, judge.bundle.calibration, examples, request.probes, progress) if request.probes else (),
         made_with=made_with(data_digests(request.data), backbone=f"{judge.backbone.name} {judge.backbone.digest[:16]}", judge=judge.bundle.digest),
+        seconds=seconds,
     )
     contestants = [Contestant("judge", log_p, judge.bundle.calibration), _majority(judge.bundle, len(examples))]
     proof = prove(judge.metric, examples, contestants, header, request.gates)

@@ -92,6 +92,7 @@ class _Training:
         work = self._work_folder()
         fits, chosen = self._fit(work)
         log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
+        self.seconds = self._last_seconds / max(1, len(self.splits.test))
         calibration, promises = self._calibrate(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
         question = Question(self.metric, self.readout, fits[chosen].adapter)
@@ -218,7 +219,10 @@ class _Training:
     def _scores(self, result: FitResult, part: str) -> LogP:
         self._check_stop()
         question = Question(self.metric, self.readout, result.adapter)
-        return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
+        began = time.monotonic()
+        found = raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
+        self._last_seconds = time.monotonic() - began
+        return found
 
     def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> tuple[Calibration, list[Promise]]:
         """Map, threshold and escalation from the calibration split alone, and what else could be promised.
@@ -268,7 +272,9 @@ class _Training:
             contestants.append(Contestant(baseline, [tuple(row) for row in for_test.tolist()], fitted))
         parts = {part: len(some) for part, some in self._parts(*vars(self.splits))}
         made = made_with(self._data_digests(), self.config.fit.seed, backbone=f"{self.backbone.name} {self.backbone.digest[:16]}")
-        header = Header(name, self.backbone.name, scope, parts, self.notes, created=_now(), promises=promises, probes=probes, made_with=made)
+        header = Header(
+            name, self.backbone.name, scope, parts, self.notes, created=_now(), promises=promises, probes=probes, made_with=made, seconds=self.seconds
+        )
         self.progress.start("prove", 1)
         proof = prove(self.metric, self.splits.test, contestants, header, self.request.gates)
         self.progress.advance()

@@ -84,6 +84,20 @@ def intervals(title: str, rows: Sequence[tuple[str, float, float, float]], *, sp
     )
 
 
+def costs(title: str, lines: Mapping[str, Sequence[Point]], *, mark: float) -> Markup:
+    """Lines from the origin's corner with axes of their own size; `mark` is a place on the x axis."""
+    far = max([x for points in lines.values() for x, _ in points] + [1e-9])
+    top = max([y for points in lines.values() for _, y in points] + [1e-9])
+    body = []
+    for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
+        path = " ".join(f"{_x(x / far):.1f},{_y(y / top):.1f}" for x, y in points)
+        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"><title>{escape(name)}</title></polyline>')
+    body.append(f'<line x1="{_x(mark / far):.1f}" x2="{_x(mark / far):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="var(--bad)" stroke-dasharray="4 3"/>')
+    body.append(_legend(list(lines)))
+    parts = (0, 0.25, 0.5, 0.75, 1)
+    return _frame(title, "texts a day", "", [f"{top * v:,.0f}" for v in parts], body, "", [f"{far * v:,.0f}" for v in parts])
+
+
 def bars(title: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
     """Counts as stacked shares, one bar a row, each part labelled where it is wide enough."""
     left, right, step, top = 120, 640, 26, 44
@@ -134,12 +148,12 @@ def _legend(names: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _frame(title: str, x_label: str, y_label: str, ticks: Sequence[str], body: Sequence[str], note: str) -> Markup:
+def _frame(title: str, x_label: str, y_label: str, ticks: Sequence[str], body: Sequence[str], note: str, places: Sequence[str] = ()) -> Markup:
     grid = []
-    for value, tick in zip((0, 0.25, 0.5, 0.75, 1), ticks, strict=True):
+    for value, tick, place in zip((0, 0.25, 0.5, 0.75, 1), ticks, places or [f"{v:g}" for v in (0, 0.25, 0.5, 0.75, 1)], strict=True):
         grid.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(value):.1f}" y2="{_y(value):.1f}" stroke="var(--line)"/>')
         grid.append(f'<text x="{_LEFT - 5}" y="{_y(value) + 3.5:.1f}" text-anchor="end">{tick}</text>')
-        grid.append(f'<text x="{_x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
+        grid.append(f'<text x="{_x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{place}</text>')
     labels = (
         f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
         f'<text x="12" y="{_y(0.5):.0f}" text-anchor="middle" transform="rotate(-90 12 {_y(0.5):.0f})">{escape(y_label)}</text>'

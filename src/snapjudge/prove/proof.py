@@ -21,6 +21,7 @@ from snapjudge.errors import RuleInvalid
 from snapjudge.prove.figures import Figure, Scored, figure_names, figures, group_numbers, main_figure, positive_of, ranked_counts, share, wilson
 from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise
+from snapjudge.prove.rivals import Rival, rivals
 
 LogP = Sequence[tuple[float, ...]]
 FORMAT = 1
@@ -113,6 +114,7 @@ class Proof(Frozen):
     worst: tuple[WorstError, ...]
     curves: Curves
     selective: Selective | None = None
+    rivals: tuple[Rival, ...] = ()
     promises: tuple[Promise, ...] = ()
     probes: tuple[Probe, ...] = ()
     gates: tuple[GateResult, ...] = ()
@@ -155,6 +157,7 @@ class Header:
     promises: Sequence[Promise] = ()
     probes: Sequence[Probe] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, list[Judgement]]:
@@ -199,6 +202,7 @@ def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Con
         worst=tuple(_worst(metric, examples, judgements)),
         curves=_curves(arrays, metric),
         selective=_selective(arrays, judge.calibration, judgements),
+        rivals=rivals(arrays, metric, examples, header.seconds),
         promises=tuple(header.promises),
         probes=tuple(header.probes),
         gates=tuple(_gates(gates, contenders[0].figures)),
