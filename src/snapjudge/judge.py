@@ -7,11 +7,11 @@ Knows nothing of data files, terminals or HTTP.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
-from snapjudge.core.example import check_inputs
+from snapjudge.core.example import check_inputs, length_of
 from snapjudge.core.judgement import Abstention, Judgement, judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.errors import BackboneMismatch, BundleInvalid, SnapjudgeError
@@ -73,13 +73,13 @@ class Judge:
         """The question this judge answers."""
         return self.bundle.metric
 
-    def score(self, **inputs: Any) -> Judgement:
-        """Judge one set of inputs.
+    def score(self, *, source: str = "", **inputs: Any) -> Judgement:
+        """Judge one set of inputs; `source` is where it comes from, for a judge calibrated by source.
 
         Raises:
             InputInvalid: a field is missing, empty, unknown or of the wrong type.
         """
-        return Panel([self]).score(**inputs)[self.name]
+        return Panel([self]).score(source=source, **inputs)[self.name]
 
     def score_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Judgement | Abstention]:
         """Judge many inputs in order; an item that cannot be judged gives an abstention and the rest go on."""
@@ -114,27 +114,31 @@ class Panel:
         """Load several judges by folder or name; see `Judge.load`."""
         return cls([Judge.load(name, backbone=backbone, dtype=dtype, device=device) for name in names])
 
-    def score(self, **inputs: Any) -> dict[str, Judgement]:
-        """Judge one set of inputs with every judge.
+    def score(self, *, source: str = "", **inputs: Any) -> dict[str, Judgement]:
+        """Judge one set of inputs with every judge; `source` is where it comes from, for judges calibrated by source.
 
         Raises:
             InputInvalid: a judge's field is missing, empty, unknown or of the wrong type.
         """
-        contents = {name: _content(judge, inputs) for name, judge in self.judges.items()}
-        return dict(zip(self.judges, self._judge([contents])[0].values(), strict=True))
+        prepared = {name: _prepared(judge, inputs, source) for name, judge in self.judges.items()}
+        return dict(zip(self.judges, self._judge([prepared])[0].values(), strict=True))
 
-    def score_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Judgement | Abstention]]:
-        """Judge many inputs in order, reading ahead by a bounded number of items."""
-        source = iter(items)
+    def score_many(self, items: Iterable[Mapping[str, Any]], sources: Iterable[str] = ()) -> Iterator[dict[str, Judgement | Abstention]]:
+        """Judge many inputs in order, reading ahead by a bounded number of items.
+
+        Args:
+            sources: where each comes from, for judges calibrated by source.
+        """
+        source, known = iter(items), chain(sources, repeat(""))
         while chunk := list(islice(source, CHUNK)):
-            rendered: list[dict[str, Content]] = []
+            rendered: list[dict[str, tuple[Content, str]]] = []
             abstained: list[dict[str, Abstention]] = []
-            for inputs in chunk:
-                contents: dict[str, Content] = {}
+            for inputs, where in zip(chunk, known, strict=False):
+                contents: dict[str, tuple[Content, str]] = {}
                 reasons: dict[str, Abstention] = {}
                 for name, judge in self.judges.items():
                     try:
-                        contents[name] = _content(judge, inputs)
+                        contents[name] = _prepared(judge, inputs, where)
                     except SnapjudgeError as error:
                         reasons[name] = Abstention.of(name, error)
                 rendered.append(contents)
@@ -142,14 +146,14 @@ class Panel:
             for found, reasons in zip(self._judge(rendered), abstained, strict=True):
                 yield {name: reasons[name] if name in reasons else found[name] for name in self.judges}
 
-    def _judge(self, items: Sequence[Mapping[str, Content]]) -> list[dict[str, Judgement]]:
+    def _judge(self, items: Sequence[Mapping[str, tuple[Content, str]]]) -> list[dict[str, Judgement]]:
         """Judgements of rendered contents by judge name; equal contents of an item are asked together."""
         work: list[tuple[Content, list[Question]]] = []
         places: list[dict[str, tuple[int, int]]] = []
         for contents in items:
             mine: dict[Content, int] = {}
             place: dict[str, tuple[int, int]] = {}
-            for name, content in contents.items():
+            for name, (content, _) in contents.items():
                 if content not in mine:
                     mine[content] = len(work)
                     work.append((content, []))
@@ -160,13 +164,15 @@ class Panel:
         readings = list(read_contents(self.backbone, work))
         return [
             {
-                name: judge_of(name, judge.metric, judge.bundle.calibration, readings[at][which].log_p, readings[at][which].windows)
+                name: judge_of(name, judge.metric, judge.bundle.calibration, readings[at][which].log_p, readings[at][which].windows, prepared[name][1])
                 for name, (at, which) in place.items()
                 if (judge := self.judges[name])
             }
-            for place in places
+            for place, prepared in zip(places, items, strict=True)
         ]
 
 
-def _content(judge: Judge, inputs: Mapping[str, Any]) -> Content:
-    return render_content(check_inputs(inputs, judge.metric.ordered_inputs), judge.metric, judge.backbone)
+def _prepared(judge: Judge, inputs: Mapping[str, Any], source: str) -> tuple[Content, str]:
+    """Checked inputs as a content, and the part of the traffic that the judge's calibration sees in them."""
+    own = check_inputs(inputs, judge.metric.ordered_inputs)
+    return render_content(own, judge.metric, judge.backbone), judge.bundle.calibration.part_of(length_of(own), source)

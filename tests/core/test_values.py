@@ -81,6 +81,8 @@ CALIBRATIONS = [
     Calibration(kind="beta", parameters=(0.7, 0.4, 0.2)),
     Calibration(kind="isotonic", knots=((-3.0, 0.02), (0.0, 0.3), (2.0, 0.97))),
     Calibration(kind="platt", parameters=(0.5, -1.0), prior_shift=(-2.0, 0.1)),
+    Calibration(kind="classwise", parameters=(0.5, 1.5, -1.0, 0.2)),
+    Calibration(kind="cumulative", parameters=(1.5, -0.4)),
 ]
 
 

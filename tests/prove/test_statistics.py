@@ -13,7 +13,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.prove import baselines
 from snapjudge.prove.baselines import BaselineData
-from snapjudge.prove.calibrators import fit_calibration, log_loss
+from snapjudge.prove.calibrators import CalibrationData, fit_calibration, log_loss
 from snapjudge.prove.figures import Scored, compare, figure_names, figures, wilson
 from snapjudge.prove.thresholds import choose_threshold, labels_needed
 
@@ -189,7 +189,7 @@ def test_a_pairs_calibration_treats_both_sides_alike():
     rng = np.random.default_rng(0)
     margin = rng.normal(1, 2, 400)
     labels = (rng.random(400) > 0.8).astype(int).tolist()
-    fitted = fit_calibration(log_rows(margin), labels, range(400), symmetric=True)
+    fitted = fit_calibration(CalibrationData(log_rows(margin), labels, range(400)), "pairwise")
     (a, b), (mirror_b, mirror_a) = fitted.apply((-0.2, -1.7)), fitted.apply((-1.7, -0.2))
     assert (a, b) == pytest.approx((mirror_a, mirror_b))
 
@@ -212,7 +212,7 @@ def test_calibration_mends_overconfidence_and_bias():
     true_margin = rng.normal(0, 1.5, 3000)
     labels = (rng.random(3000) > 1 / (1 + np.exp(-true_margin))).astype(int)
     rows = log_rows(4 * true_margin + 2)
-    fitted = fit_calibration(rows[:1500], labels[:1500].tolist(), list(range(1500)))
+    fitted = fit_calibration(CalibrationData(rows[:1500], labels[:1500].tolist(), list(range(1500))), "boolean")
     before, after = (log_loss(c, rows[1500:], labels[1500:].tolist()) for c in (Calibration(), fitted))
     best = log_loss(Calibration(), log_rows(true_margin[1500:]), labels[1500:].tolist())
     assert after < before
@@ -220,7 +220,7 @@ def test_calibration_mends_overconfidence_and_bias():
 
 
 def test_separable_and_tiny_data_give_finite_probabilities():
-    fitted = fit_calibration(log_rows([8.0, 7.0, -8.0, -7.0]), [0, 0, 1, 1], [0, 1, 2, 3])
+    fitted = fit_calibration(CalibrationData(log_rows([8.0, 7.0, -8.0, -7.0]), [0, 0, 1, 1], [0, 1, 2, 3]), "boolean")
     assert 0.5 < fitted.apply(log_rows([9.0])[0])[0] < 1
 
 
@@ -229,7 +229,8 @@ def test_a_stated_prevalence_moves_the_probabilities_to_it():
     margin = rng.normal(0, 2, 2000)
     labels = (rng.random(2000) > 1 / (1 + np.exp(-margin))).astype(int).tolist()
     rows = log_rows(margin)
-    plain, rare = fit_calibration(rows, labels, range(2000)), fit_calibration(rows, labels, range(2000), prevalence=(0.01, 0.99))
+    data = CalibrationData(rows, labels, range(2000))
+    plain, rare = fit_calibration(data, "boolean"), fit_calibration(data, "boolean", prevalence=(0.01, 0.99))
     shift = math.log(0.01 / 0.99) - math.log(np.mean(np.array(labels) == 0) / np.mean(np.array(labels) == 1))
     logit = [math.log(p[0] / p[1]) for p in (plain.apply(rows[0]), rare.apply(rows[0]))]
     assert logit[1] - logit[0] == pytest.approx(shift, abs=0.01)
@@ -241,7 +242,7 @@ def test_many_labels_are_calibrated_too():
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = [int(rng.choice(4, p=row)) for row in p]
     sharp = [tuple(row) for row in (3 * logits - np.log(np.exp(3 * logits).sum(1, keepdims=True))).tolist()]
-    fitted = fit_calibration(sharp, labels, range(1500))
+    fitted = fit_calibration(CalibrationData(sharp, labels, range(1500)), "choice")
     assert fitted.kind in ("temperature", "platt")
     assert log_loss(fitted, sharp, labels) < log_loss(Calibration(), sharp, labels) - 0.1
 
@@ -250,7 +251,7 @@ def test_many_labels_are_calibrated_too():
 @given(st.lists(st.booleans(), min_size=8, max_size=40).filter(lambda flags: 2 <= sum(flags) <= len(flags) - 2))
 def test_fitting_never_fails_on_small_data(flags):
     rows = log_rows([1.0 if flag else -1.0 for flag in flags])
-    fitted = fit_calibration(rows, [0 if flag else 1 for flag in flags], range(len(flags)))
+    fitted = fit_calibration(CalibrationData(rows, [0 if flag else 1 for flag in flags], range(len(flags))), "boolean")
     assert all(math.isfinite(value) for value in fitted.apply(rows[0]))
 
 

@@ -1,6 +1,6 @@
 """snapjudge ask: one question on the command line."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ def ask(
         if not names:
             raise OptionInvalid("no judge was named", hint='snapjudge ask --judge judges/NAME "text"')
         panel = Panel.load(names, backbone=backbone, dtype=precision.value)
-        inputs = _fields(field or ())
+        inputs: dict[str, Any] = _fields(field or ())
         if text is not None:
             wanted = next(iter(panel.judges.values())).metric.ordered_inputs
             inputs["output" if "output" in wanted else wanted[-1]] = text

@@ -28,6 +28,7 @@ def train(
     batch: Annotated[int, typer.Option("--batch", help="examples per step")] = 32,
     seed: Annotated[int, typer.Option("--seed", help="for splits, batches and initial weights")] = 0,
     cache_gb: Annotated[float, typer.Option("--cache-gb", help="content states kept in memory, GiB; the rest goes to a file")] = 2.0,
+    calibrate_by: Annotated[str, typer.Option("--calibrate-by", help="length or source: parts of the traffic with a calibration map of their own")] = "",
     probes: Annotated[int, typer.Option("--probes", min=0, help="test examples that are probed with noise; 0 for none")] = 100,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when test texts are in the training data")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")] = False,
@@ -45,7 +46,15 @@ def train(
 
         fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
         config = training_config(
-            scope=scope, backbone=backbone, threshold=threshold, escalation=escalation, prevalence=prevalence, probes=probes, allow_leak=allow_leak, fit=fit
+            scope=scope,
+            backbone=backbone,
+            threshold=threshold,
+            escalation=escalation,
+            prevalence=prevalence,
+            calibrate_by=calibrate_by,
+            probes=probes,
+            allow_leak=allow_leak,
+            fit=fit,
         )
         gates = [Gate.parse(text) for text in gate or ()]
         request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, resume, restart)

@@ -7,14 +7,18 @@ With l_c the raw log-probabilities of the labels:
     identity     l_c
     temperature  l_c / t                                            (Guo et al., 2017)
     platt        binary: a m + b on the margin m = l_1 - l_0 of the first label; else  a l_c + b_c   (Platt, 1999)
+    classwise    a_c l_c + b_c, a slope and an offset for each label                 (vector scaling; Guo et al., 2017)
+    cumulative   ordered labels: a logit(F_k) + b_k on the cumulative probabilities, b_k rising with k
     beta         binary: a ln p - b ln(1 - p) + c on p of the first label    (Kull et al., 2017)
     isotonic     binary: the logit of a step-free interpolation through (margin, probability) knots  (Zadrozny & Elkan, 2002)
+Some parts of the traffic (by length, or by source) may have maps of their own.
 Then, where a prevalence is stated, the logits move by ln(stated / trained) per label (prior shift; Saerens et al., 2002).
 """
 
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field
@@ -22,7 +26,8 @@ from pydantic import Field
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.rules import ThresholdRule
 
-CalibrationKind = Literal["identity", "temperature", "platt", "beta", "isotonic"]
+CalibrationKind = Literal["identity", "temperature", "platt", "classwise", "cumulative", "beta", "isotonic"]
+SliceBy = Literal["", "length", "source"]
 _FLOOR = 1e-12
 
 
@@ -62,31 +67,24 @@ class Escalation(Frozen):
     needed: int = 0
 
 
-class Calibration(Frozen):
-    """A fitted map on label log-probabilities and the thresholds chosen after it."""
+class CalibrationMap(Frozen):
+    """One fitted map on label log-probabilities."""
 
     kind: CalibrationKind = "identity"
     parameters: tuple[float, ...] = ()
     knots: tuple[tuple[float, float], ...] = ()
-    prior_shift: tuple[float, ...] = ()
-    prevalence: tuple[float, ...] = ()
-    log_loss: dict[str, float] = Field(default={}, description="cross-validated, per kind tried")
-    examples: int = 0
-    threshold: Threshold = Threshold(value=0.5)
-    escalation: Escalation | None = None
 
-    def apply(self, log_p: Sequence[float]) -> tuple[float, ...]:
-        """Calibrated probabilities, in label order, from raw label log-probabilities."""
-        logits = self._logits(log_p)
-        if self.prior_shift:
-            logits = [value + shift for value, shift in zip(logits, self.prior_shift, strict=True)]
-        return softmax(logits)
-
-    def _logits(self, log_p: Sequence[float]) -> list[float]:
+    def logits(self, log_p: Sequence[float]) -> list[float]:
+        """Logits whose softmax are the calibrated probabilities."""
         if self.kind == "identity":
             return list(log_p)
         if self.kind == "temperature":
             return [value / self.parameters[0] for value in log_p]
+        if self.kind == "classwise":
+            count = len(log_p)
+            return [slope * value + offset for slope, value, offset in zip(self.parameters[:count], log_p, self.parameters[count:], strict=True)]
+        if self.kind == "cumulative":
+            return self._cumulative(log_p)
         if self.kind == "platt" and len(log_p) > 2:
             slope, *offsets = self.parameters
             return [slope * value + offset for value, offset in zip(log_p, offsets, strict=True)]
@@ -103,6 +101,54 @@ class Calibration(Frozen):
         assert self.kind == "isotonic"
         p = _interpolate(self.knots, margin)
         return math.log(p) - math.log1p(-p)
+
+    def _cumulative(self, log_p: Sequence[float]) -> list[float]:
+        """Mapped cumulative probabilities, and their differences as logits."""
+        slope, *offsets = self.parameters
+        p = softmax(log_p)
+        below, mapped = 0.0, []
+        for value, offset in zip(p, offsets, strict=False):
+            below += value
+            inside = min(max(below, _FLOOR), 1 - _FLOOR)
+            mapped.append(1 / (1 + math.exp(-(slope * (math.log(inside) - math.log1p(-inside)) + offset))))
+        edges = [0.0, *mapped, 1.0]
+        return [math.log(max(high - low, _FLOOR)) for low, high in pairwise(edges)]
+
+
+class Calibration(CalibrationMap):
+    """The fitted map, maps of parts of the traffic that have their own, and the thresholds chosen after it.
+
+    `by` says what parts are: `length` bands of characters that end at `edges`, or the `source` an input is said to come from.
+    """
+
+    by: SliceBy = ""
+    edges: tuple[float, ...] = ()
+    parts: dict[str, CalibrationMap] = Field(default={}, description="part of the traffic -> its own map")
+    prior_shift: tuple[float, ...] = ()
+    prevalence: tuple[float, ...] = ()
+    log_loss: dict[str, float] = Field(default={}, description="cross-validated, per kind tried")
+    examples: int = 0
+    threshold: Threshold = Threshold(value=0.5)
+    escalation: Escalation | None = None
+
+    def part_of(self, length: int, source: str = "") -> str:
+        """The part that an input of so many characters belongs to; empty where the common map is used."""
+        part = band(length, self.edges) if self.by == "length" else source if self.by == "source" else ""
+        return part if part in self.parts else ""
+
+    def apply(self, log_p: Sequence[float], part: str = "") -> tuple[float, ...]:
+        """Calibrated probabilities, in label order, from raw label log-probabilities."""
+        logits = self.parts.get(part, self).logits(log_p)
+        if self.prior_shift:
+            logits = [value + shift for value, shift in zip(logits, self.prior_shift, strict=True)]
+        return softmax(logits)
+
+
+def band(length: int, edges: Sequence[float]) -> str:
+    """The name of a length's band among edges in rising order."""
+    place = sum(length > edge for edge in edges)
+    low, high = (f"{edges[place - 1]:g}" if place else "0"), (f"{edges[place]:g}" if place < len(edges) else "more")
+    return f"{low} to {high}"
 
 
 def _interpolate(knots: Sequence[tuple[float, float]], x: float) -> float:

@@ -93,6 +93,11 @@ def plain_text(inputs: Inputs) -> str:
     return "\n".join(texts_of(inputs).values())
 
 
+def length_of(inputs: Inputs) -> int:
+    """Characters of all fields together."""
+    return sum(len(text) for text in texts_of(inputs).values())
+
+
 def check_inputs(inputs: object, wanted: Sequence[InputName]) -> dict[str, Any]:
     """The wanted inputs, checked; other standard fields are left out.
 

@@ -44,9 +44,9 @@ class Abstention(Frozen):
         return cls(judge=judge, code=error.code, message=error.message, hint=error.hint)
 
 
-def judge_of(judge: str, metric: Metric, calibration: Calibration, log_p: Sequence[float], windows: int) -> Judgement:
-    """The judgement of raw label log-probabilities, in label order."""
-    values = calibration.apply(log_p)
+def judge_of(judge: str, metric: Metric, calibration: Calibration, log_p: Sequence[float], windows: int, part: str = "") -> Judgement:
+    """The judgement of raw label log-probabilities, in label order; `part` of the traffic as `Calibration.part_of` says."""
+    values = calibration.apply(log_p, part)
     probabilities = dict(zip(metric.labels, values, strict=True))
     p_max = max(values)
     count = len(values)

@@ -148,7 +148,7 @@ def _why(best: Choice, choices: Sequence[Choice], possible: Sequence[Choice], te
     if best.option == "small judge" and not both.ruled_out:
         more = both.month - best.month
         hint = f" For ${more:,.0f} more a month its unsure {terms.escalated:.0%} go to the LLM judge: worth it where single errors are dear."
-    return f"{best.option} costs about ${best.month:,.0f} a month; {told}.{hint}"
+    return f"It costs about ${best.month:,.0f} a month; {told}.{hint}"
 
 
 def render_advice(advice: Advice) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example
+from snapjudge.core.example import Example, length_of
 from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
@@ -28,8 +28,10 @@ def probe_judge(
 
     def answers(inputs: Sequence[dict[str, Any]], questions: Sequence[Question]) -> list[list[Judgement]]:
         found = []
-        for readings in read_contents(backbone, ((render_content(one, metric, backbone), questions) for one in inputs)):
-            found.append([judge_of("", metric, calibration, reading.log_p, reading.windows) for reading in readings])
+        work = ((render_content(one, metric, backbone), questions) for one in inputs)
+        for one, readings in zip(inputs, read_contents(backbone, work), strict=True):
+            part = calibration.part_of(length_of(one))
+            found.append([judge_of("", metric, calibration, reading.log_p, reading.windows, part) for reading in readings])
             progress.advance()
         return found
 

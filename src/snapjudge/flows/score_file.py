@@ -94,13 +94,18 @@ def _score(panel: Panel, request: ScoreRequest, sink: "_Stream | _Partial", prog
 def _answers(panel: Panel, chunk: Sequence[Record]) -> Iterator[list[Judgement | Abstention]]:
     """Answers per record; a record that could not be read abstains for every judge."""
     good = [record.data.get("inputs") for record in chunk if record.data is not None]
-    judged = panel.score_many(item if isinstance(item, Mapping) else {} for item in good)
+    judged = panel.score_many((item if isinstance(item, Mapping) else {} for item in good), [_source(record) for record in chunk if record.data is not None])
     for record in chunk:
         if record.problem is None:
             yield list(next(judged).values())
         else:
             reason = str(record.problem)
             yield [Abstention(judge=name, code="data_invalid", message=reason) for name in panel.judges]
+
+
+def _source(record: Record) -> str:
+    meta = (record.data or {}).get("meta")
+    return str(meta.get("source") or "") if isinstance(meta, Mapping) else ""
 
 
 def output_line(record: Record, answer: Judgement | Abstention) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapjudge import __version__
-from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example
+from snapjudge.core.calibration import Calibration, band
+from snapjudge.core.example import Example, length_of
 from snapjudge.core.judgement import judge_of
 from snapjudge.core.manifest import BackboneId, Manifest
 from snapjudge.core.metric import Metric
@@ -38,7 +38,7 @@ from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
 from snapjudge.prove.baselines import BaselineData
-from snapjudge.prove.calibrators import fit_calibration
+from snapjudge.prove.calibrators import CalibrationData, fit_calibration, length_edges
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
 from snapjudge.prove.probes import Probe
@@ -234,12 +234,16 @@ class _Training:
         examples, metric = self.splits.calibration, self.metric
         groups = group_numbers([example.group for example in examples]).tolist()
         labels = [example.label_index for example in examples]
-        halved = self.escalation is not None or (self.rule is not None and (len(metric.labels) > 2 or self.rule.figure == "cost"))
+        by = self.config.calibrate_by
+        moved = len(metric.labels) > 2 or bool(by)  # such a map may reorder scores by what it has seen of the labels
+        halved = self.escalation is not None or (self.rule is not None and (moved or self.rule.figure == "cost"))
         mapping, judging = ([i for i, group in enumerate(groups) if not halved or group % 2 == half] for half in (0, 1))
-        pairwise = metric.type == "pairwise"
-        own = [log_p[i] for i in mapping], [labels[i] for i in mapping], [groups[i] for i in mapping]
-        fitted = fit_calibration(*own, prevalence=self.prevalence, symmetric=pairwise)
-        found = [judge_of("", metric, fitted, log_p[i], 1) for i in judging]
+        lengths = [length_of(example.inputs) for example in examples]
+        edges = length_edges(lengths) if by == "length" else ()
+        parts = [band(length, edges) if by == "length" else example.provenance.source for length, example in zip(lengths, examples, strict=True)]
+        data = CalibrationData(log_p, labels, groups, parts if by else ()).take(mapping)
+        fitted = fit_calibration(data, metric.type, prevalence=self.prevalence, by=by, edges=edges)
+        found = [judge_of("", metric, fitted, log_p[i], 1, fitted.part_of(lengths[i], examples[i].provenance.source)) for i in judging]
         held = [groups[i] for i in judging]
         scores, confidence = [one.score for one in found], [one.confidence for one in found]
         right = [one.label == metric.label_names[labels[i]] for one, i in zip(found, judging, strict=True)]

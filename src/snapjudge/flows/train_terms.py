@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from snapjudge.core.calibration import SliceBy
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.rules import Gate
 from snapjudge.model.hub import EMBEDDED
@@ -26,6 +27,7 @@ class TrainConfig(Frozen):
     validation_share: float = Field(default=0.10, gt=0, lt=0.5)
     calibration_share: float = Field(default=0.18, gt=0, lt=0.5)
     test_share: float = Field(default=0.18, gt=0, lt=0.5, description="used where no test files are given")
+    calibrate_by: SliceBy = Field(default="", description="give parts of the traffic a calibration map of their own: length or source")
     probes: int = Field(default=ROWS, ge=0, description="test examples that are probed; 0 for none")
     allow_leak: bool = False
     fit: FitConfig = FitConfig()

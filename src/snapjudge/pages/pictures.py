@@ -153,7 +153,7 @@ def _frame(title: str, x_label: str, y_label: str, ticks: Sequence[str], body: S
     for value, tick, place in zip((0, 0.25, 0.5, 0.75, 1), ticks, places or [f"{v:g}" for v in (0, 0.25, 0.5, 0.75, 1)], strict=True):
         grid.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(value):.1f}" y2="{_y(value):.1f}" stroke="var(--line)"/>')
         grid.append(f'<text x="{_LEFT - 5}" y="{_y(value) + 3.5:.1f}" text-anchor="end">{tick}</text>')
-        grid.append(f'<text x="{_x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{place}</text>')
+        grid.append(f'<text x="{_x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="{"end" if places and value == 1 else "middle"}">{place}</text>')
     labels = (
         f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
         f'<text x="12" y="{_y(0.5):.0f}" text-anchor="middle" transform="rotate(-90 12 {_y(0.5):.0f})">{escape(y_label)}</text>'

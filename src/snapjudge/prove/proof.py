@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example, texts_of
+from snapjudge.core.example import Example, length_of, texts_of
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
@@ -162,7 +162,8 @@ class Header:
 
 def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, list[Judgement]]:
     """Judgements of raw scores, and the same as arrays for the figures."""
-    judgements = [judge_of("", metric, calibration, row, 1) for row in log_p]
+    parts = [calibration.part_of(length_of(example.inputs), example.provenance.source) for example in examples]
+    judgements = [judge_of("", metric, calibration, row, 1, part) for row, part in zip(log_p, parts, strict=True)]
     arrays = Scored(
         probabilities=np.array([list(one.probabilities.values()) for one in judgements]),
         labels=np.array([example.label_index for example in examples], dtype=np.int64),
@@ -248,7 +249,7 @@ def _gates(gates: Sequence[Gate], found: Mapping[str, Figure]) -> list[GateResul
 
 def _slices(arrays: Scored, metric: Metric, examples: Sequence[Example]) -> list[Slice]:
     """Thirds by length in characters, and every source; slices of fewer than twenty examples are left out."""
-    lengths = np.array([sum(len(text) for text in texts_of(example.inputs).values()) for example in examples])
+    lengths = np.array([length_of(example.inputs) for example in examples])
     short, long = np.quantile(lengths, [1 / 3, 2 / 3])
     bands = [
         (f"up to {short:.0f}", lengths <= short),
