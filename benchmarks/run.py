@@ -8,8 +8,8 @@ import sys
 
 from benchmarks.common import DATA
 
-ALWAYS = ("startup", "demo_figures", "engine", "accelerator")
-WITH_DATA = ("precision", "train_speed", "quality_toxicity", "scope_auto", "train_memory")
+ALWAYS = ("startup", "demo_figures", "prove_speed", "engine", "accelerator")
+WITH_DATA = ("audit", "precision", "train_speed", "quality_toxicity", "scope_auto", "train_memory")
 
 
 def main() -> None:

@@ -187,3 +187,17 @@ def test_a_bare_install_explains_what_is_missing(tmp_path):
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 2
     assert "snapjudge[local]" in found.stderr
+
+
+def test_a_first_import_brings_its_metric_along_and_rejected_rows_are_told(tmp_path):
+    metric, rows = tmp_path / "m.yaml", tmp_path / "in.jsonl"
+    metric.write_text('name: m\nversion: 1\ntype: boolean\ninputs: [output]\nquestion: Q?\nlabels: {bad: ["yes"], fine: ["no"]}\n')
+    rows.write_text('{"id": "1", "inputs": {"output": "a"}, "label": "bad"}\n{"id": "2", "inputs": {}}\n')
+    done = run("data", "import", rows, tmp_path / "ds", "--metric", metric)
+    assert done.returncode == 1
+    assert "1 new, 0 known, 1 rejected" in done.stdout
+    assert (tmp_path / "ds" / "metric.yaml").read_text() == metric.read_text()
+    shown = run("data", "show", tmp_path / "ds", "--json")
+    assert json.loads(shown.stdout)["rejected"] == 1
+    nothing = run("data", "show", tmp_path / "none")
+    assert "there is no data set" in nothing.stderr

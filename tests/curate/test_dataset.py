@@ -69,6 +69,9 @@ def test_rows_that_cannot_be_used_are_kept_with_their_reason_and_the_rest_is_imp
     assert "another text" in kept[2]["problems"][0]
     assert len(bring(tmp_path / "in.jsonl", tmp_path / "ds").rejected) == 3
     assert len(Dataset(tmp_path / "ds").rejected.read_text().splitlines()) == 3
+    write(tmp_path / "in.jsonl", [rows[0], {**rows[1], "inputs": {"output": "now filled"}}])
+    assert not bring(tmp_path / "in.jsonl", tmp_path / "ds").rejected
+    assert Dataset(tmp_path / "ds").rejected.read_text() == ""
 
 
 def test_labels_are_renamed_and_other_fields_kept(tmp_path):

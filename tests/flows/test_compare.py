@@ -110,6 +110,10 @@ def test_a_suite_grows_from_settled_errors_and_gates(workshop, second, tmp_path)
     opposite = [e.model_copy(update={"id": f"r{e.id}", "target": e.target[::-1]}) for e in read_suite(suite, metric).examples]
     add_rows(suite, opposite, metric)  # rows that the first judge gets right
     assert len(check_suite(str(result.folder), suite, Silent(), update=True).won) == wrong
+    config = TrainConfig(scope="readout", probes=0, fit=FitConfig(rank=2, alpha=4, batch=16, epochs=1, cache_gb=0.1, seed=5))
+    gated = train_judge(TrainRequest(folder / "metric.yaml", [folder / "data.jsonl"], tmp_path / "gated", suite=suite), config)
+    (gate,) = gated.proof.gates
+    assert gate.passed == (check_suite(str(gated.folder), suite, Silent(), update=False).lost == ())
     again = check_suite(str(second.folder), suite, Silent(), update=False)
     assert len(again.lost) + len([name for name in read_suite(suite, metric).held if name not in again.lost]) == wrong
     done = CliRunner().invoke(app, ["suite", "check", str(suite), "--judge", str(second.folder)])

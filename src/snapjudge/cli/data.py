@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from snapjudge.cli import audit, consensus, estimate, labelling, synthesise
-from snapjudge.cli.console import EXIT_GATE, AsJson, Bars, MappingOption, MetricFile, output, print_json, shown_errors, stop_on_interrupt
+from snapjudge.cli.console import EXIT_GATE, AsJson, Bars, MappingOption, MetricFile, errors, output, print_json, shown_errors, stop_on_interrupt
 
 app = typer.Typer(help="Data sets: import, show, label, audit, split, agreement, export.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="DATASET", help="the data set's folder")]
@@ -36,6 +36,7 @@ def import_(
         from snapjudge.curate.read import parse_map, parse_pairs
         from snapjudge.flows.importing import ImportRequest, import_data
         from snapjudge.flows.labelling import metric_for
+        from snapjudge.store.files import write_file
 
         request = ImportRequest(
             source,
@@ -52,6 +53,10 @@ def import_(
         )
         with stop_on_interrupt() as stop, Bars() as progress:
             found = import_data(request, progress, stop)
+        own = Dataset(dataset).metric
+        if metric is not None and not own.exists():
+            write_file(own, metric.read_bytes())
+            errors.print(f"{own} is a copy of {metric}: commands on this data set use it where no --metric is given", markup=False)
         if as_json:
             print_json(vars(found))
         else:

@@ -21,6 +21,7 @@ def train(
     gate: Annotated[
         list[str] | None, typer.Option("--gate", help="a figure that must be reached, such as f1>=0.9 or auroc.low>=0.85; exit status 1 if not")
     ] = None,
+    suite: Annotated[Path | None, typer.Option("--suite", help="a regression suite whose held rows must not be lost; exit status 1 if one is")] = None,
     mapping: MappingOption = None,
     rate: Annotated[float, typer.Option("--rate", help="peak learning rate to begin with")] = 1e-3,
     rank: Annotated[int, typer.Option("--rank", help="LoRA rank")] = 16,
@@ -57,7 +58,7 @@ def train(
             fit=fit,
         )
         gates = [Gate.parse(text) for text in gate or ()]
-        request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, resume, restart)
+        request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, suite, resume, restart)
         with stop_on_interrupt() as stop, Bars() as bars:
             result = train_judge(request, config, bars, stop)
         if as_json:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,11 +15,12 @@ from snapjudge.core.progress import Progress
 from snapjudge.curate.dataset import Dataset, ExampleWriter, check_criteria, writing
 from snapjudge.curate.importers import importer, shown, sniff
 from snapjudge.curate.importers.terms import ImportTerms, Item, Vote
-from snapjudge.curate.journal import appending
+from snapjudge.curate.journal import read_journal
 from snapjudge.curate.labels import LabelEvent, Source, append_labels
 from snapjudge.curate.personal import redacted_inputs
 from snapjudge.curate.read import provenance_of, to_example
 from snapjudge.errors import DataInvalid, InputInvalid, Interrupted, Problem, StorageFailed
+from snapjudge.store.files import write_file
 
 _BLOCK = 10_000
 
@@ -83,20 +84,32 @@ def import_data(request: ImportRequest, progress: Progress, stop: Callable[[], b
     terms = ImportTerms(request.metric, request.mapping, request.labels, request.question)
     items = importer(kind)(request.source, terms)
     check_criteria(request.dataset, request.metric)
-    result = ImportResult(kind)
+    result, bad = ImportResult(kind), list[dict[str, Any]]()
     progress.start(f"import {kind}", 0)
     with writing(request.dataset) as writer:
-        while block := list(islice(items, _BLOCK)):
-            if stop():
-                raise Interrupted("the import was stopped", hint="the same command goes on where it stopped")
-            _take(block, request, writer, result)
-            progress.advance(len(block))
+        try:
+            while block := list(islice(items, _BLOCK)):
+                if stop():
+                    raise Interrupted("the import was stopped", hint="the same command goes on where it stopped")
+                _take(block, request, writer, result, bad)
+                progress.advance(len(block))
+        finally:
+            _note_rejected(request, bad)
     return result
 
 
-def _take(block: list[Item], request: ImportRequest, writer: ExampleWriter, result: ImportResult) -> None:
+def _note_rejected(request: ImportRequest, bad: Sequence[Mapping[str, Any]]) -> None:
+    """The rows of this file that cannot be used, in place of what an earlier import of it said; those of other files stay."""
+    path = request.dataset.rejected
+    before = [json.loads(line) for line in read_journal(path).lines]
+    rows = [row for row in before if row["file"] != request.source.name] + list(bad)
+    if rows or before:
+        write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _take(block: list[Item], request: ImportRequest, writer: ExampleWriter, result: ImportResult, bad: list[dict[str, Any]]) -> None:
     """Check and store one block of items: examples first, so that no label ever lacks its example."""
-    new, events, timeless, bad = [], [], [], []
+    new, events, timeless = [], [], []
     for item in block:
         result.read += 1
         try:
@@ -120,8 +133,6 @@ def _take(block: list[Item], request: ImportRequest, writer: ExampleWriter, resu
     result.added += len(new)
     result.redacted += sum("redacted" in row["meta"] for row in new)
     result.labels += append_labels(request.dataset.labels, events) + append_labels(request.dataset.labels, timeless, ignore_time=True)
-    with appending(request.dataset.rejected) as journal:
-        journal.add(line for one in bad if (line := json.dumps(one, ensure_ascii=False).encode()) not in journal.known.lines)
 
 
 def _row(item: Item, request: ImportRequest) -> _Row:

@@ -30,6 +30,8 @@ def metric_for(path: Path, metric_file: Path | None) -> Metric:
         OptionInvalid: neither is there. StorageFailed, MetricInvalid.
     """
     own = Dataset(path if path.is_dir() or path.suffix != ".jsonl" else path.parent).metric
+    if metric_file is None and not own.parent.exists():
+        raise OptionInvalid(f"there is no data set {own.parent}", hint="`snapjudge data import FILE DATASET --metric M.yaml` makes one", received=str(path))
     if metric_file is None and not own.exists():
         raise OptionInvalid(f"which metric? there is no {own}", hint="give --metric FILE, or put metric.yaml into the data set's folder", received=str(path))
     return read_metric(metric_file or own)

@@ -24,6 +24,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import dump_metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
+from snapjudge.curate.suite import read_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
 from snapjudge.flows.card import model_card
 from snapjudge.flows.metric_files import read_metric
@@ -39,11 +40,12 @@ from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
 from snapjudge.prove.baselines import BaselineData
 from snapjudge.prove.calibrators import CalibrationData, fit_calibration, length_edges
+from snapjudge.prove.comparison import is_right
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
 from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise, agreement_promises, flagging_promises
-from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove, scored
+from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_gates, prove, scored
 from snapjudge.prove.report import render_report
 from snapjudge.prove.thresholds import choose_escalation, choose_threshold
 from snapjudge.store.bundles import next_version, write_bundle
@@ -78,6 +80,8 @@ class _Training:
                 hint="ask for fpr or recall instead, or leave --prevalence out",
             )
         check_gates(request.gates, self.metric)
+        if request.suite is not None and not read_suite(request.suite, self.metric).examples:
+            raise OptionInvalid(f"{request.suite} holds no rows", hint="`snapjudge suite grow` fills it from settled errors", received=str(request.suite))
         self.notes: list[str] = []
         self.embedded: dict[str, BaselineData] = {}
         self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
@@ -98,6 +102,8 @@ class _Training:
         question = Question(self.metric, self.readout, fits[chosen].adapter)
         probes = probe_judge(self.backbone, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
         proof = self._prove(log_p["test"], calibration, promises, probes, chosen, f"{self.metric.name}@{version}")
+        if self.request.suite is not None:
+            proof = proof.model_copy(update={"gates": (*proof.gates, self._suite(self.request.suite, question, calibration))})
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
@@ -283,6 +289,17 @@ class _Training:
         proof = prove(self.metric, self.splits.test, contestants, header, self.request.gates)
         self.progress.advance()
         return proof
+
+    def _suite(self, path: Path, question: Question, calibration: Calibration) -> GateResult:
+        """Whether the new judge keeps every row of the regression suite that an earlier one held."""
+        suite = read_suite(path, self.metric)
+        log_p = raw_scores(self.backbone, question, contents_of(suite.examples, self.metric, self.backbone), self.progress, "suite")
+        _, judgements = scored(log_p, calibration, self.metric, suite.examples)
+        pairs = zip(suite.examples, judgements, strict=True)
+        lost = [example.id for example, judgement in pairs if example.id in suite.held and not is_right(judgement, example, self.metric)]
+        if lost:
+            self._note(f"{len(lost)} rows of {path.name} are lost, such as {lost[0]}")
+        return GateResult(gate=f"rows lost of {path.name} = 0", found=len(lost), passed=not lost)
 
     def _say_threshold(self, calibration: Calibration) -> None:
         escalation, threshold = calibration.escalation, calibration.threshold

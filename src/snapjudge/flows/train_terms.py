@@ -53,5 +53,6 @@ class TrainRequest:
     test: Sequence[Path] = ()
     mapping: Mapping[str, str] | None = None
     gates: Sequence[Gate] = ()
+    suite: Path | None = None
     resume: bool = False
     restart: bool = False
