@@ -81,9 +81,9 @@ class Judge:
         """
         return Panel([self]).score(source=source, **inputs)[self.name]
 
-    def score_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Judgement | Abstention]:
+    def score_many(self, items: Iterable[Mapping[str, Any]], sources: Iterable[str] = ()) -> Iterator[Judgement | Abstention]:
         """Judge many inputs in order; an item that cannot be judged gives an abstention and the rest go on."""
-        for answers in Panel([self]).score_many(items):
+        for answers in Panel([self]).score_many(items, sources):
             yield answers[self.name]
 
     def __repr__(self) -> str:

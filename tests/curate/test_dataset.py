@@ -2,13 +2,18 @@
 
 import json
 import multiprocessing
+import random
+import subprocess
+import sys
+from datetime import UTC, datetime
 
 import pytest
 
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
-from snapjudge.curate.dataset import Dataset, labelled, read_dataset
+from snapjudge.curate.dataset import Dataset, labelled, read_dataset, writing
 from snapjudge.curate.frozen import assign, check_frozen, freeze
+from snapjudge.curate.labels import LabelEvent, append_labels, read_labels
 from snapjudge.curate.near import NearIndex, near_groups
 from snapjudge.curate.personal import personal_spans, redacted
 from snapjudge.errors import CriteriaChanged, DataInvalid, InputInvalid, OptionInvalid, TestSetChanged, TooFewExamples
@@ -221,8 +226,19 @@ def test_near_duplicates_are_texts_that_share_most_of_their_letters():
     assert [(name, other) for name, other, _ in pairs] == [("b", "a"), ("c", "a")]
     assert pairs[1][2] == 1.0
     index = NearIndex()
-    assert index.near("", add_as="empty") is None
+    index.add("empty", "")
     assert index.near("😀😀😀") is None
+    index.add("first", base)
+    index.add("second", base.replace("night", "day"))
+    assert index.near(base.replace("night", "day")) == ("second", 1.0), "a text near one that is there is kept all the same"
+
+
+def test_a_shared_context_makes_no_two_rows_near_each_other():
+    context = " ".join(f"rule {n} of the policy says so" for n in range(150))
+    rng = random.Random(0)
+    rows = [(str(n), f"{context}\n" + " ".join(f"{rng.randrange(10**6):x}" for _ in range(40))) for n in range(60)]
+    assert list(near_groups(rows)) == []
+    assert [name for name, _, _ in near_groups([*rows, ("twin", rows[3][1] + " again")])] == ["twin"]
 
 
 def test_a_broken_line_in_the_folder_is_named(filled):
@@ -230,3 +246,78 @@ def test_a_broken_line_in_the_folder_is_named(filled):
         file.write("[]\n")
     with pytest.raises(DataInvalid, match="line 301"):
         read_dataset(filled, METRIC)
+
+
+def test_freezing_the_test_leaves_the_other_splits_their_shares(tmp_path):
+    (tmp_path / "in.jsonl").write_text("\n".join(as_line(e) for e in make_examples(1000)) + "\n")
+    bring(tmp_path / "in.jsonl", tmp_path / "ds")
+    split_data(Dataset(tmp_path / "ds"), METRIC, size=400)
+    splits = list(splits_of(Dataset(tmp_path / "ds"), METRIC).values())
+    counts = {name: splits.count(name) for name in ("train", "validation", "calibration")}
+    assert counts["validation"] / 600 == pytest.approx(0.12, abs=0.04)
+    assert counts["calibration"] / 600 == pytest.approx(0.22, abs=0.05)
+
+
+def test_synthetic_rows_are_never_in_the_test(filled):
+    rows = [e.model_copy(update={"id": f"s{e.id}"}) for e in make_examples(300, seed=3)]
+    with writing(filled) as writer:
+        writer.add({"id": row.id, "inputs": row.inputs, "meta": {"method": "typos", "parent": "e1"}} for row in rows)
+    now = datetime.now(UTC)
+    append_labels(filled.labels, [LabelEvent(example=row.id, label="bad", labeler="b", time=now, criteria_version=1, source="synthetic") for row in rows])
+    split_data(filled, METRIC, size=60)
+    assert all(name.startswith("e") for name in json.loads(filled.test.read_text())["members"])
+
+
+def test_an_undated_label_may_be_taken_back_and_given_again(tmp_path):
+    for label in ("bad", "fine", "bad"):
+        bring(write(tmp_path / "in.jsonl", [{"id": "1", "inputs": {"output": "a text"}, "label": label}]), tmp_path / "ds")
+    assert labelled(Dataset(tmp_path / "ds"), METRIC).examples[0].label_index == 0
+    bring(tmp_path / "in.jsonl", tmp_path / "ds", criteria_version=2)
+    assert read_labels(Dataset(tmp_path / "ds").labels).events[-1].criteria_version == 2
+
+
+def test_a_disk_that_fills_up_leaves_no_fragment(filled):
+    before = filled.labels.read_bytes()
+    code = (
+        "import resource, sys; from pathlib import Path; from datetime import datetime, UTC\n"
+        "from snapjudge.curate.labels import LabelEvent, append_labels\n"
+        f"path = Path({str(filled.labels)!r}); size = path.stat().st_size\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, size + 1000))\n"
+        "events = [LabelEvent(example=str(n), label='x' * 50, labeler='y', time=datetime.now(UTC)) for n in range(100)]\n"
+        "try:\n    append_labels(path, events)\nexcept Exception as error:\n    print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "StorageFailed", done.stderr
+    assert filled.labels.read_bytes() == before
+
+
+def test_rows_of_other_files_never_stand_for_rows_of_the_test(filled, tmp_path):
+    from snapjudge.flows.train_terms import TrainConfig, TrainRequest
+    from snapjudge.flows.training_data import read_splits
+
+    split_data(filled, METRIC, size=60)
+    (tmp_path / "other.jsonl").write_text("\n".join(as_line(e) for e in make_examples(50, seed=9)) + "\n")
+    request = TrainRequest(tmp_path / "m.yaml", [filled.folder, tmp_path / "other.jsonl"], tmp_path)
+    with pytest.raises(DataInvalid, match="another text"):
+        read_splits(request, TrainConfig(), METRIC, lambda _: None)
+    copies = [e.model_copy(update={"id": f"c{e.id}"}) for e in make_examples(300)]
+    (tmp_path / "other.jsonl").write_text("\n".join(as_line(e) for e in copies) + "\n")
+    found = read_splits(request, TrainConfig(), METRIC, lambda _: None)
+    assert {e.id for e in found.test} == set(json.loads(filled.test.read_text())["members"])
+    tested = {e.content_key for e in found.test}
+    assert not any(e.content_key in tested for e in (*found.train, *found.validation, *found.calibration))
+
+
+@pytest.mark.parametrize(
+    "text", ["card 4111 1111 1111 1111 12/27", "pay 4111111111111111 123", "IBAN DE89370400440532013000 BIC COBADEFFXXX", "DE89 3704 0044 0532 0130 00 EUR 500"]
+)
+def test_what_follows_personal_data_does_not_hide_it(text):
+    assert [kind for _, _, kind in personal_spans(text)] in (["card"], ["iban"])
+
+
+def test_soft_labels_go_out_to_tables_and_come_back(filled, tmp_path):
+    add_label(filled.folder, METRIC, "e0", "fine" if labelled(filled, METRIC).examples[0].label_index == 0 else "bad", "ana")
+    for ending in (".csv", ".parquet"):
+        export_data(labelled(filled, METRIC, disputed="shares").examples, METRIC, {}, tmp_path / f"o{ending}")
+        assert bring(tmp_path / f"o{ending}", tmp_path / ending[1:]).rejected == []
+        assert labelled(Dataset(tmp_path / ending[1:]), METRIC).examples[0].target == (0.5, 0.5)

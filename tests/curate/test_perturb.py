@@ -43,6 +43,10 @@ def test_corruptions_say_nothing_where_there_is_nothing_to_change():
         if name != "foreign sentence":
             assert corrupt("hello there", "hello", [], random.Random(0)) is None, name
     assert CORRUPTIONS["negation"]("It is not true.", "", [], random.Random(0)) == "It is true."
+    negate = CORRUPTIONS["negation"]
+    assert negate("You can't return it.", "", [], random.Random(0)) == "You can return it."
+    assert negate("It won't open.", "", [], random.Random(0)) == "It will open."
+    assert CORRUPTIONS["unit swap"]("It won't open.", "", [], random.Random(0)) is None
     assert CORRUPTIONS["entity swap"](ANSWER, CONTEXT, OTHERS, random.Random(1)) is not None
 
 

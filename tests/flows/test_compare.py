@@ -14,7 +14,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.curate.dataset import Dataset
 from snapjudge.curate.suite import add_rows, read_suite
-from snapjudge.errors import DataInvalid, OptionInvalid
+from snapjudge.errors import DataInvalid, DataLeak, OptionInvalid
 from snapjudge.flows.compare_judges import CompareRequest, check_suite, compare, grow_suite
 from snapjudge.flows.importing import ImportRequest, import_data
 from snapjudge.flows.labelling import add_label
@@ -125,3 +125,26 @@ def test_a_suite_with_a_broken_line_is_refused(tmp_path):
         (tmp_path / "s.jsonl").write_text(text)
         with pytest.raises(DataInvalid):
             read_suite(tmp_path / "s.jsonl", METRIC)
+
+
+def test_one_conversation_is_one_toss(rows):
+    from snapjudge.core.example import Provenance
+
+    grouped = [row.model_copy(update={"provenance": Provenance(group=f"g{min(n // 25, 1)}" if n < 50 else f"g{n}")}) for n, row in enumerate(rows)]
+    good = answers(grouped, 6.0, 1)
+    labels = np.array([row.label_index for row in grouped])
+    margin = np.where(labels == 0, 6.0, -6.0)
+    margin[:25] *= -1  # one conversation of 25 rows goes wrong
+    bad = scored([(float(-np.log1p(np.exp(-m))), float(-np.log1p(np.exp(m)))) for m in margin], Calibration(), METRIC, grouped)
+    found = between(grouped, good, bad)
+    assert found.broken_count == 25
+    assert found.mcnemar_p == 1.0
+
+
+@pytest.mark.flow
+def test_comparing_on_texts_one_was_trained_on_is_refused(workshop, second):
+    folder, result = workshop
+    with pytest.raises(DataLeak):
+        compare(CompareRequest(str(result.folder), str(second.folder), [folder / "data.jsonl"]), Silent())
+    told = compare(CompareRequest(str(result.folder), str(second.folder), [folder / "data.jsonl"], allow_leak=True), Silent())
+    assert "too good" in told.notes[0]

@@ -124,10 +124,10 @@ def test_cost_is_estimated_first_capped_and_the_rest_waits_for_the_next_run(data
             run(dataset, [priced])
         found = run(dataset, [priced], bulk=True, max_cost=0.5)
         assert found.spent <= 0.5
-        assert 0 < found.over_budget < 30
-        assert found.labelled + found.over_budget == 30
+        assert 0 < found.waiting < 30
+        assert found.labelled + found.waiting == 30
         rest = run(dataset, [priced], bulk=True, max_cost=10)
-        assert rest.labelled == found.over_budget
+        assert rest.labelled == found.waiting
         assert sum(server.asked.values()) == 60
 
 
@@ -208,3 +208,46 @@ def test_a_file_of_endpoints_is_checked_whole(text, tmp_path):
     (tmp_path / "e.yaml").write_text(text)
     with pytest.raises(EndpointInvalid):
         read_endpoints(tmp_path / "e.yaml")
+
+
+def test_an_endpoint_that_did_not_answer_leaves_the_row_for_the_next_run_and_a_tie_goes_to_review(dataset):
+    with StandIn(rightly) as one, StandIn(lambda body: '{"label": "fine"}') as two:
+        found = run(dataset, [endpoint(one, "one"), endpoint(two, "two")], bulk=True, unchecked=True, share=0.5)
+    assert (found.labelled, found.review) == (15, 15), "one against one is no half that wins"
+    queued = {json.loads(line)["id"] for line in (dataset.folder / "review.jsonl").read_text().splitlines()}
+    assert not queued & set(current_labels(read_labels(dataset.labels).events))
+
+
+def test_server_errors_make_a_row_wait(dataset):
+    with StandIn(rightly) as good:
+        bad = StandIn(rightly)
+        bad.answer = lambda body, headers: (503, {"retry-after": "0"}, b"down")
+        with bad:
+            found = run(dataset, [endpoint(good, "good"), endpoint(bad, "bad").model_copy(update={"attempts": 1})], bulk=True, unchecked=True)
+            assert (found.labelled, found.waiting) == (0, 30)
+        again = run(dataset, [endpoint(good, "good")], bulk=True, unchecked=True)
+    assert again.labelled == 30
+
+
+def test_synthetic_labels_are_no_labels_by_people(dataset):
+    dataset.labels.unlink()
+    now = datetime.now(UTC)
+    append_labels(
+        dataset.labels, [LabelEvent(example=str(n), label="bad", labeler="batch", time=now, criteria_version=1, source="synthetic") for n in range(40)]
+    )
+    with StandIn(rightly) as server, pytest.raises(OptionInvalid, match="0 examples have a label by people"):
+        run(dataset, [endpoint(server)])
+
+
+def test_one_text_that_is_too_long_does_not_stop_the_run(dataset):
+    def answer(body, headers):
+        if "text 7 " in body["messages"][1]["content"]:
+            return 400, {}, b'{"error": {"message": "maximum context length is 10 tokens"}}'
+        return StandIn.answer(server, body, headers)
+
+    server = StandIn(rightly)
+    server.answer = answer
+    with server:
+        found = run(dataset, [endpoint(server)], bulk=True)
+    assert found.ended["one"]["rejected"] == 1
+    assert found.labelled == 30

@@ -104,6 +104,8 @@ def test_what_cannot_be_perturbed_is_said(dataset):
     perturb_data(PerturbRequest(dataset, METRIC, "noise", "x", count=10))
     with pytest.raises(RunConflict):
         perturb_data(PerturbRequest(dataset, METRIC, "noise", "x", count=10))
+    with pytest.raises(OptionInvalid, match="cannot be a batch"):
+        perturb_data(PerturbRequest(dataset, METRIC, "noise", "../../escaped", count=10))
     with pytest.raises(OptionInvalid, match="no batch"):
         batch_of(dataset, "y")
 

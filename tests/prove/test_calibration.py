@@ -165,3 +165,8 @@ def test_lengths_fall_into_bands_with_names():
         f"{edges[1]:g} to more",
     ]
     assert length_edges([5] * 10) == (5.0,)
+
+
+def test_an_extreme_text_does_not_overflow_a_cumulative_map():
+    found = Calibration(kind="cumulative", parameters=(30.0, -40.0, -40.0)).apply((-30.0, -7.0, -0.001))
+    assert sum(found) == pytest.approx(1.0)

@@ -114,3 +114,8 @@ def test_what_cannot_be_estimated_is_refused():
 def test_no_failure_among_few_labels_is_not_taken_for_certainty():
     traffic = Traffic(np.full(1000, 0.01), np.arange(50), np.zeros(50, dtype=bool), np.full(50, 0.05))
     assert prediction_powered(traffic).high > 0.05
+
+
+def test_a_judge_that_is_never_right_about_negatives_corrects_nothing():
+    with pytest.raises(InputInvalid, match="next to nothing"):
+        corrected(60, 100, 100, 100, 0, 3)

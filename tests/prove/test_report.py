@@ -175,3 +175,12 @@ def test_every_kind_of_promise_has_words(text):
     proof = proof_of(examples(100), calibration)
     assert re.search(r"confidence", what_it_promises(proof)[0])
     assert "holds by" in render_report(proof)
+
+
+def test_a_promise_that_the_test_contradicts_is_called_so():
+    rule = ThresholdRule.parse("fpr<=0.02@95%")
+    calibration = Calibration(threshold=Threshold(value=0.05, rule=rule, guaranteed=True, counted=500))
+    proof = proof_of(examples(), calibration, notes=["3 of these texts were seen (--allow-leak)"])
+    assert any("CONTRADICTS" in line for line in what_it_promises(proof))
+    assert any("promise does not hold here" in line for line in where_not_to_use_it(proof))
+    assert not any("it had never seen" in line for line in how_often_it_errs(proof))

@@ -40,7 +40,7 @@ def test_a_verdict_column_is_a_baseline_with_agreement_overlap_cost_and_latency(
     (rival,) = proof_of(examples).rivals
     assert (rival.name, rival.rows, rival.without) == ("llm", 270, 30)
     assert rival.rival.cost_per_1000 == pytest.approx(2.0)
-    assert (rival.rival.median_seconds, rival.judge.median_seconds) == (2.0, 0.004)
+    assert (rival.rival.median_seconds, rival.judge.mean_seconds) == (2.0, 0.004)
     covered = [e for e in examples if e.verdicts]
     hits = sum(e.verdicts["llm"].label == "bad" for e in covered if e.label_index == 0)
     assert rival.rival.figures["recall"].value == pytest.approx(hits / sum(e.label_index == 0 for e in covered))
@@ -107,3 +107,13 @@ def test_the_plan_has_a_page_and_refuses_odd_numbers(tmp_path):
     assert bad.exit_code == 2
     assert "--volume" in bad.output
     assert "--escalated" in bad.output
+
+
+def test_the_break_even_is_where_the_small_judge_stays_cheaper():
+    terms = Terms(volume=1, milliseconds=4000, machine=260, labels=800, labels_wanted=800, changes=0)
+    edge = break_even(terms)
+    for volume in np.linspace(edge * 1.001, edge * 5, 60):
+        one = {choice.option: choice.month for choice in advise(terms.model_copy(update={"volume": float(volume)})).choices}
+        assert one["small judge"] <= one["LLM judge"] + 1e-6
+    few = advise(Terms(volume=10**6, labels=200, labels_wanted=200))
+    assert next(choice for choice in few.choices if choice.option == "small judge").ruled_out

@@ -99,9 +99,9 @@ def test_groups_widen_the_interval():
 def test_the_figures_found_are_the_ones_named(metric):
     rng = np.random.default_rng(0)
     count = len(metric.labels)
-    p = rng.dirichlet(np.ones(count), 200)
+    p = rng.dirichlet(np.ones(count), 300)
     labels = np.array([rng.choice(count, p=row) for row in p])
-    data = Scored(p, labels, p[:, 0], p[:, 0] > 0.3, np.arange(200))
+    data = Scored(p, labels, p[:, 0], p[:, 0] > 0.3, np.arange(300))
     assert tuple(figures(data, metric, draws=5)) == figure_names(metric)
 
 
@@ -273,3 +273,46 @@ def test_texts_without_words_fall_back_to_the_majority():
     data = BaselineData(["\U0001f600", "\U0001f603"] * 5, np.zeros((10, 2)), [0, 1] * 5)
     (log_p,) = baselines.tfidf(data, data, [data], 2)
     assert np.exp(log_p[0, 0]) == pytest.approx(0.5)
+
+
+def test_a_perfect_small_test_is_not_taken_for_certainty():
+    scores = np.r_[np.full(10, 0.9), np.full(10, 0.1)]
+    labels = np.r_[np.zeros(10, dtype=int), np.ones(10, dtype=int)]
+    found = figures(Scored(np.stack([scores, 1 - scores], 1), labels, scores, scores > 0.5, np.arange(20)), BOOLEAN)
+    assert found["auroc"].value == found["f1"].value == 1.0
+    assert found["auroc"].low < 0.8
+    assert found["f1"].low < 0.8
+
+
+def test_rates_without_an_error_count_the_groups_they_are_of():
+    scores = np.r_[np.full(90, 0.9), np.full(300, 0.1)]
+    labels = np.r_[np.zeros(90, dtype=int), np.ones(300, dtype=int)]
+    groups = np.r_[np.repeat([0, 1], 45), np.arange(2, 302)]
+    found = figures(Scored(np.stack([scores, 1 - scores], 1), labels, scores, scores > 0.5, groups), BOOLEAN)
+    assert found["recall"].low < 0.4, "two conversations are two tries"
+    assert found["fpr"].high < 0.03
+
+
+def test_the_calibration_errors_interval_holds_none_for_a_calibrated_judge():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(40):
+        scores = rng.random(150)
+        labels = (rng.random(150) >= scores).astype(int)
+        found = figures(Scored(np.stack([scores, 1 - scores], 1), labels, scores, scores > 0.5, np.arange(150)), BOOLEAN, draws=200)
+        held += found["ece"].low <= 0.02
+    assert held >= 30
+
+
+def test_figures_of_probabilities_weigh_the_test_to_the_stated_prevalence():
+    rng = np.random.default_rng(0)
+    truth = rng.random(4000) < 0.4
+    margin = rng.normal(np.where(truth, 1.0, -1.0), np.sqrt(2.0))
+    logit = margin + math.log(0.01 / 0.99)  # calibrated where one in a hundred is flagged
+    scores = 1 / (1 + np.exp(-logit))
+    labels, weights = np.where(truth, 0, 1), np.where(truth, 0.01 / truth.mean(), 0.99 / (1 - truth.mean()))
+    rows = np.stack([scores, 1 - scores], 1)
+    plain = figures(Scored(rows, labels, scores, scores > 0.5, np.arange(4000)), BOOLEAN, draws=20)
+    weighed = figures(Scored(rows, labels, scores, scores > 0.5, np.arange(4000), weights), BOOLEAN, draws=20)
+    assert plain["ece"].value > 0.2
+    assert weighed["ece"].value < 0.02

@@ -20,6 +20,7 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="folder for compare.json and compare.html")] = None,
     mapping: MappingOption = None,
     regressions: Annotated[Path | None, typer.Option("--suite", help="a regression suite that B must not lose")] = None,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when the data holds texts one of them was trained on")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two judges: paired differences, McNemar's test, rows fixed and broken. Exit status 1 if B is clearly worse or loses suite rows."""
@@ -30,7 +31,7 @@ def compare(
         from snapjudge.prove.report import NAMES
 
         with Bars() as bars:
-            found = run(CompareRequest(first, second, data, out, parse_map(mapping or ())), bars)
+            found = run(CompareRequest(first, second, data, out, parse_map(mapping or ()), allow_leak), bars)
             held = check_suite(second, regressions, bars, update=False) if regressions is not None else None
         lost = list(held.lost) if held else []
         if as_json:
@@ -45,6 +46,8 @@ def compare(
                 table.add_row(NAMES.get(one.name, one.name), *cells, f"[bold]{gap}[/bold]" if one.clear else gap)
             output.print(table)
             output.print(found.verdict, markup=False)
+            for note in found.notes:
+                output.print(note, style="yellow", markup=False)
             if lost:
                 output.print(f"lost from the suite: {', '.join(lost[:10])}", style="red", markup=False)
             if out is not None:

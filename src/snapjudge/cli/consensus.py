@@ -47,7 +47,7 @@ def consensus(
             print_json(vars(found))
         else:
             _print(found, bulk=bulk, dry_run=dry_run)
-        if found.stopped or found.over_budget:
+        if found.stopped or found.waiting:
             raise typer.Exit(EXIT_GATE)
 
 
@@ -73,7 +73,7 @@ def _print(found: "ConsensusResult", *, bulk: bool, dry_run: bool) -> None:
         output.print(found.stopped, style="red", markup=False)
     elif bulk:
         output.print(f"{found.labelled} rows labelled, {found.review} to review, {found.without_vote} without a usable vote", markup=False)
-        if found.over_budget:
-            output.print(f"{found.over_budget} rows are left: the budget is spent; the same command with a larger --max-cost goes on", style="yellow")
+        if found.waiting:
+            output.print(f"{found.waiting} rows wait: the budget is spent, or an endpoint did not answer; the same command goes on", style="yellow")
     else:
         output.print("nothing was labelled; --bulk labels what has no label", markup=False)

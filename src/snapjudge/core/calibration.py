@@ -110,7 +110,8 @@ class CalibrationMap(Frozen):
         for value, offset in zip(p, offsets, strict=False):
             below += value
             inside = min(max(below, _FLOOR), 1 - _FLOOR)
-            mapped.append(1 / (1 + math.exp(-(slope * (math.log(inside) - math.log1p(-inside)) + offset))))
+            logit = slope * (math.log(inside) - math.log1p(-inside)) + offset
+            mapped.append(1 / (1 + math.exp(-min(max(logit, -500.0), 500.0))))
         edges = [0.0, *mapped, 1.0]
         return [math.log(max(high - low, _FLOOR)) for low, high in pairwise(edges)]
 

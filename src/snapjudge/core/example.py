@@ -82,10 +82,19 @@ def texts_of(inputs: Inputs) -> dict[str, str]:
     found = {}
     for name, value in inputs.items():
         if name == "messages" and isinstance(value, list):
-            found[name] = "\n".join(f"{turn.get('role', '')}: {turn.get('content') or ''}" for turn in value)
+            found[name] = "\n".join(f"{turn.get('role', '')}: {words_of(turn)}" for turn in value)
         else:
             found[name] = value if isinstance(value, str) else str(value)
     return found
+
+
+def words_of(turn: Mapping[str, Any]) -> str:
+    """What a message says: its text, or the texts of its parts, and its tool calls as JSON."""
+    content = turn.get("content")
+    if isinstance(content, list):
+        content = "\n".join(str(part.get("text") or part.get("content") or "") for part in content if isinstance(part, dict))
+    calls = json.dumps(turn["tool_calls"], ensure_ascii=False, default=str) if turn.get("tool_calls") else ""
+    return "\n".join(str(part) for part in (content, calls) if part)
 
 
 def plain_text(inputs: Inputs) -> str:
@@ -129,7 +138,7 @@ def _field_problem(name: str, value: object) -> tuple[str, str] | None:
         return _text_problem(value)
     if not isinstance(value, list) or not value:
         return _kind(value), "a list with at least one entry"
-    if not _encodable(value):
+    if not encodable(value):
         return "a text with lone surrogates", "valid Unicode"
     return _tools_problem(value) if name == "tools" else _messages_problem(value)
 
@@ -148,7 +157,7 @@ def _messages_problem(turns: list[Any]) -> tuple[str, str] | None:
 def _text_problem(value: object) -> tuple[str, str] | None:
     if not isinstance(value, str):
         return _kind(value), "a text"
-    if not _encodable(value):
+    if not encodable(value):
         return "a text with lone surrogates", "valid Unicode"
     return None if _visible(value) else ("an empty text", "a text with at least one visible character")
 
@@ -157,7 +166,8 @@ def _visible(text: str) -> bool:
     return any(character.isprintable() and not character.isspace() for character in text)
 
 
-def _encodable(value: object) -> bool:
+def encodable(value: object) -> bool:
+    """Whether every text in a value is valid Unicode."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):

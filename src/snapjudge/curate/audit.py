@@ -17,7 +17,7 @@ from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.importers.terms import moment
-from snapjudge.curate.near import near_groups
+from snapjudge.curate.near import common_shingles, index_of, near_groups, near_text
 from snapjudge.curate.personal import personal_spans
 from snapjudge.curate.ranking import auroc
 from snapjudge.curate.shortcuts import Rows, Shortcut, by_value, shortcuts
@@ -234,13 +234,13 @@ class _Auditor:
             self._tell("duplicates_across", "error", f"{len(across)} texts are in the test and outside it", "take them out of training", named, len(across))
 
     def _near(self) -> None:
-        """Texts that nearly repeat another; test rows are looked at first, so that a pair across is seen from the test."""
-        order = np.argsort(~self.test, kind="stable")
+        """Texts that nearly repeat another, and those outside the test that nearly repeat one of it."""
         first: dict[str, int] = {}
-        for place in order:
-            first.setdefault(self.examples[place].content_key, int(place))
-        pairs = [(int(name), int(other), similar) for name, other, similar in near_groups((str(place), self.texts[place]) for place in first.values())]
-        across = [(a, b, s) for a, b, s in pairs if self.test[a] != self.test[b] and "held" not in (self.parts[a], self.parts[b])]
+        for place, example in enumerate(self.examples):
+            first.setdefault(example.content_key, place)
+        texts = [(str(place), near_text(self.examples[place].inputs)) for place in first.values()]
+        pairs = [(int(name), int(other), similar) for name, other, similar in near_groups(texts)]
+        across = self._near_test([text for _, text in texts])
         apart = [(a, b, s) for a, b, s in pairs if self.labels[a] != self.labels[b]]
         if pairs:
             self._tell(
@@ -258,6 +258,22 @@ class _Auditor:
                 "either the best hard negatives there are, or wrong labels",
                 named,
             )
+
+    def _near_test(self, texts: Sequence[str]) -> list[tuple[int, int, float]]:
+        """Examples outside the test, each with the test example it nearly repeats; the same text is told elsewhere."""
+        if not self.test.any():
+            return []
+        tested = {example.id: place for place, example in enumerate(self.examples) if self.test[place]}
+        keys = {self.examples[place].content_key for place in tested.values()}
+        index = index_of((self.examples[place] for place in tested.values()), common_shingles(texts))
+        found = []
+        for place, example in enumerate(self.examples):
+            if self.test[place] or self.parts[place] == "held" or example.content_key in keys:
+                continue
+            near = index.near(near_text(example.inputs))
+            if near is not None:
+                found.append((place, tested[near[0]], near[1]))
+        return found
 
     def _leakage(self) -> None:
         """Groups on both sides of the test, and training rows that are newer than test rows."""

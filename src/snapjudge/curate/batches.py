@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from snapjudge.curate.journal import appending, read_journal
 from snapjudge.errors import OptionInvalid, RunConflict
 
 SAMPLE = 40
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def batch_of(dataset: Dataset, name: str) -> Batch:
     Raises:
         OptionInvalid: listing those that are.
     """
+    check_name(name)
     batch = Batch(dataset.folder / "batches" / name)
     if not batch.rows.exists():
         known = sorted(path.name for path in (dataset.folder / "batches").glob("*"))
@@ -58,12 +61,25 @@ def batch_of(dataset: Dataset, name: str) -> Batch:
     return batch
 
 
+def check_name(name: str) -> None:
+    """Refuse a batch's name that would lie elsewhere.
+
+    Raises:
+        OptionInvalid.
+    """
+    if not _NAME.fullmatch(name):
+        raise OptionInvalid(
+            f"{name!r} cannot be a batch's name", hint="letters, digits, dots, dashes and underscores, beginning with a letter or digit", received=name
+        )
+
+
 def write_batch(dataset: Dataset, name: str, examples: Sequence[Example], metric: Metric, *, sample: int, seed: int) -> Batch:
     """Write a batch and draw its sample.
 
     Raises:
-        RunConflict: a batch of that name is there. OptionInvalid: no rows.
+        RunConflict: a batch of that name is there. OptionInvalid: no rows, or a name that is no name of a folder.
     """
+    check_name(name)
     batch = Batch(dataset.folder / "batches" / name)
     if batch.rows.exists():
         raise RunConflict(f"a batch {name} is there already", hint="choose another --name")

@@ -12,11 +12,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from snapjudge.core.example import Example, plain_text
+from snapjudge.core.example import Example
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import Metric
 from snapjudge.curate.importers.terms import moment
-from snapjudge.curate.near import NearIndex
+from snapjudge.curate.near import NearIndex, common_shingles, index_of, near_text
 from snapjudge.curate.split import groups_of, hashed
 from snapjudge.errors import OptionInvalid, Problem, TestSetChanged, TooFewExamples
 
@@ -106,12 +106,10 @@ def assign(examples: Sequence[Example], test: FrozenTest | None, shares: Mapping
     by_text: dict[str, SplitName] = {}
     salt = test.salt if test else ""
     members = test.members if test else {}
-    index = NearIndex() if test else None
-    for example in examples:
-        if example.id in members:
-            by_group[example.group] = by_text[example.content_key] = "test"
-            if index is not None:
-                index.near(plain_text(example.inputs), add_as=example.id)
+    tested = [example for example in examples if example.id in members]
+    by_group |= dict.fromkeys((example.group for example in tested), "test")
+    by_text |= dict.fromkeys((example.content_key for example in tested), "test")
+    index = index_of(tested, common_shingles([near_text(example.inputs) for example in examples])) if test else None
     for example in examples:
         if example.id in members:
             found[example.id] = "test", ""
@@ -134,7 +132,7 @@ def _reason(example: Example, test: FrozenTest | None, index: NearIndex | None, 
     when = moment(example.provenance.date)
     if test.starts and (when is None or when.isoformat() >= test.starts):
         return "not older than the test" if when else "without a date"
-    near = index.near(plain_text(example.inputs))
+    near = index.near(near_text(example.inputs))
     return f"near test row {near[0]} ({near[1]:.2f})" if near else _torn(group, text)
 
 
@@ -144,7 +142,7 @@ def _torn(group: SplitName | None, text: SplitName | None) -> str:
 
 def _dealt(group: str, shares: Mapping[SplitName, float], salt: str) -> SplitName:
     """A split by the hash of the group: a number in [0, 1) against the shares."""
-    place = int(hashed(group, salt)[:15], 16) / 16**15
+    place = int(hashed(group, f"split {salt}")[:15], 16) / 16**15  # not the order the test was taken in
     for name, share in shares.items():
         if place < share:
             return name

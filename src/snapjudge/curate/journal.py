@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import IO
 
 from snapjudge.errors import StorageFailed
 
@@ -40,7 +40,7 @@ def read_journal(path: Path) -> Journal:
 class Appender:
     """A journal held open under its lock: what it holds, and the way to add to it."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: RawIOBase) -> None:
         self.known = read_journal(path)
         self._file, self._length = file, self.known.length
         if self.known.cut is not None:
@@ -52,8 +52,9 @@ class Appender:
         """Append lines, all of them or, if the disk is full, none."""
         block = b"".join(line + b"\n" for line in lines)
         try:
-            self._file.write(block)
-            self._file.flush()
+            left = memoryview(block)
+            while left:  # the file has no buffer of its own: one would be flushed at closing, after the way back below
+                left = left[os.write(self._file.fileno(), left) :]
             os.fsync(self._file.fileno())
         except OSError:
             os.ftruncate(self._file.fileno(), self._length)
@@ -70,7 +71,7 @@ def appending(path: Path) -> Iterator[Appender]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
+        with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             yield Appender(path, file)
     except OSError as error:

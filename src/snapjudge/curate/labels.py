@@ -19,6 +19,7 @@ from snapjudge.curate.read import SHOWN
 from snapjudge.errors import DataInvalid, InputInvalid, OptionInvalid, Problem
 
 Source = Literal["production", "synthetic", "expert", "public", "consensus"]
+PEOPLE: tuple[Source, ...] = ("expert", "public", "production")
 State = Literal["adjudicated", "agreed", "single", "disputed"]
 
 
@@ -45,8 +46,8 @@ class LabelEvent(Frozen):
 
     @property
     def timeless_key(self) -> tuple[object, ...]:
-        """The same for events whose time is not known: who called what what."""
-        return self.example, self.label, self.labeler, self.adjudication
+        """The same for events whose time is not known: who called what what, under which criteria."""
+        return self.example, self.label, self.labeler, self.adjudication, self.criteria_version
 
 
 def source_named(name: str) -> Source:
@@ -70,6 +71,7 @@ class CurrentLabel:
         state: settled by the latest adjudication, else agreed by all labelers' latest votes, a single vote, or disputed.
         stale: made under older criteria than the ones asked about.
         votes: each labeler's latest vote.
+        by_people: whether all that decide are labels of people (expert, public, production), none synthetic or of a consensus.
         shares: of the labels: what the deciding labelers said on average; for a disputed example, the shares of the votes.
     """
 
@@ -78,6 +80,7 @@ class CurrentLabel:
     stale: bool
     votes: Mapping[str, str]
     shares: Mapping[str, float]
+    by_people: bool
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def append_labels(path: Path, events: Iterable[LabelEvent], *, ignore_time: bool
     """Add events that the file does not hold yet; returns how many. What a crash cut short goes to `NAME.cut` first.
 
     Args:
-        ignore_time: events without a time of their own are known where the same labeler has called the same example the same before.
+        ignore_time: events without a time of their own are known where they are the labeler's latest word on the example.
 
     Raises:
         DataInvalid: the file holds lines that are no events; nothing is added.
@@ -123,13 +126,16 @@ def append_labels(path: Path, events: Iterable[LabelEvent], *, ignore_time: bool
     """
     with appending(path) as journal:
         known = _parsed(path, journal.known).events
-        keys = {event.key for event in known} | ({event.timeless_key for event in known} if ignore_time else set())
+        keys = {event.key for event in known}
+        latest = {(event.example, event.labeler, event.adjudication): event.timeless_key for event in sorted(known, key=lambda event: event.time)}
         new = []
         for event in events:
-            key = event.timeless_key if ignore_time else event.key
-            if key not in keys:
-                keys.add(key)
-                new.append(event)
+            place = event.example, event.labeler, event.adjudication
+            if latest.get(place) == event.timeless_key if ignore_time else event.key in keys:
+                continue
+            keys.add(event.key)
+            latest[place] = event.timeless_key
+            new.append(event)
         journal.add(event.model_dump_json(exclude_defaults=True).encode() for event in new)
     return len(new)
 
@@ -173,12 +179,12 @@ def _current(events: Sequence[LabelEvent], criteria_version: int | None) -> Curr
     named = {labeler: event.label for labeler, event in votes.items()}
     deciding = settled[-1:] or list(votes.values())
     stale = criteria_version is not None and any((event.criteria_version or 0) < criteria_version for event in deciding)
-    shares = _shares(deciding)
+    shares, by_people = _shares(deciding), all(event.source in PEOPLE for event in deciding)
     if settled:
-        return CurrentLabel(settled[-1].label, "adjudicated", stale, named, shares)
+        return CurrentLabel(settled[-1].label, "adjudicated", stale, named, shares, by_people)
     if len(set(named.values())) > 1:
-        return CurrentLabel(None, "disputed", stale, named, shares)
-    return CurrentLabel(deciding[0].label, "single" if len(votes) == 1 else "agreed", stale, named, shares)
+        return CurrentLabel(None, "disputed", stale, named, shares, by_people)
+    return CurrentLabel(deciding[0].label, "single" if len(votes) == 1 else "agreed", stale, named, shares, by_people)
 
 
 def _shares(events: Sequence[LabelEvent]) -> dict[str, float]:

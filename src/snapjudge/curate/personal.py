@@ -4,7 +4,7 @@ Knows nothing of files. The `pii` judge reads what patterns cannot.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from snapjudge.core.example import TEXT_FIELDS
@@ -37,7 +37,7 @@ def _phone(text: str) -> bool:
 _KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "email": (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+"), lambda _: True),
     "card": (re.compile(r"\b\d(?:[ -]?\d){12,18}\b"), _luhn),
-    "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}\b"), _iban),
+    "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){3,8}\b"), _iban),
     "us_ssn": (re.compile(r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b"), lambda _: True),
     "phone": (
         re.compile(
@@ -60,9 +60,20 @@ def personal_spans(text: str) -> list[tuple[int, int, str]]:
     for kind, (pattern, right) in _KINDS.items():
         for match in pattern.finditer(text):
             start, end = match.span()
-            if right(match.group()) and not any(start < other and end > begin for begin, other, _ in taken):
-                taken.append((start, end, kind))
+            if any(start < other and end > begin for begin, other, _ in taken):
+                continue
+            fits = next((stop for stop in _ends(text, start, end) if right(text[start:stop])), None)
+            if fits is not None:
+                taken.append((start, fits, kind))
     return sorted(taken)
+
+
+def _ends(text: str, start: int, end: int) -> Iterator[int]:
+    """Where a match may end: there, or before one of its later words or characters, since a pattern takes what follows along."""
+    yield end
+    for stop in range(end - 1, start + 7, -1):
+        if text[stop - 1].isalnum() and not text[stop].isalnum():
+            yield stop
 
 
 def redacted(text: str) -> str:

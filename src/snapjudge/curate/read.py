@@ -130,7 +130,20 @@ def shaped(data: Mapping[str, Any], mapping: Mapping[str, str]) -> Mapping[str, 
     found: dict[str, Any] = {"inputs": inputs, "meta": meta}
     verdicts = {**(flat["verdicts"] if isinstance(flat.get("verdicts"), dict) else {}), **_verdict_columns(flat)}
     found |= {"verdicts": verdicts} if verdicts else {}
-    return {**found, **{key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}}
+    named = {key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}
+    if isinstance(named.get("label"), str) and named["label"].startswith("{"):
+        named["label"] = _as_json(named["label"])  # shares, as a table holds them
+    if isinstance(inputs.get("messages"), str):
+        inputs["messages"] = _as_json(inputs["messages"])
+    return {**found, **named}
+
+
+def _as_json(text: str) -> Any:
+    """A cell that holds JSON; as it stands if it does not, for the check of inputs to say what is wrong."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _verdict_columns(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -170,10 +183,7 @@ def _typed(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]
     data = dict(row)
     for key in (mapping.get(name, name) for name in ("messages", "criteria_version")):
         if row.get(key):
-            try:
-                data[key] = json.loads(row[key])
-            except (ValueError, RecursionError):
-                continue  # the check of inputs says what is wrong with it
+            data[key] = _as_json(row[key])
     return data
 
 

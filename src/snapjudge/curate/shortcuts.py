@@ -131,7 +131,7 @@ def _sources(rows: Rows) -> Shortcut | None:
 
 def by_value(rows: Rows, name: str, values: Sequence[str]) -> Shortcut | None:
     """A category: label shares of each of its values on the first half, measured on the second."""
-    if len(set(values)) < 2:
+    if len(set(values)) < 2 or rows.second.all() or not rows.second.any():
         return None
     _, codes = np.unique(np.array(values), return_inverse=True)
     totals = np.bincount(codes[~rows.second], minlength=codes.max() + 1)
@@ -157,6 +157,8 @@ def _single_word(rows: Rows) -> Shortcut | None:
         vectorizer = CountVectorizer(binary=True, min_df=max(2, len(rows.texts) // 500), max_features=20_000, token_pattern=r"(?u)\b\w+\b")
         present = vectorizer.fit_transform([text[:4000] for text in rows.texts])
     except ValueError:
+        return None
+    if rows.second.all() or not rows.second.any():
         return None
     columns, first, best = vectorizer.get_feature_names_out(), present[~rows.second], None
     for index, label in rows.named:
@@ -186,7 +188,7 @@ def _template(rows: Rows) -> Shortcut | None:
         matrix = CountVectorizer(binary=True, ngram_range=(1, 3), min_df=3, max_features=30_000, token_pattern=r"\S+", lowercase=False).fit_transform(frames)
     except ValueError:
         return None
-    if len(np.unique(rows.labels[~rows.second])) < 2:
+    if len(np.unique(rows.labels[~rows.second])) < 2 or not rows.second.any():
         return None
     model = regression().fit(matrix[~rows.second], rows.labels[~rows.second])
     scores = model.predict_proba(matrix)

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from snapjudge.core.example import Example, plain_text
+from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
-from snapjudge.curate.near import NearIndex
+from snapjudge.curate.near import common_shingles, index_of, near_text
 from snapjudge.errors import DataInvalid, DataLeak, Problem, TooFewExamples
 
 FEWEST = 20
@@ -74,13 +74,11 @@ def check_leak(train: Sequence[Example], test: Sequence[Example], *, allow: bool
 
 def without_near(train: Sequence[Example], test: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Training examples that are near no test example, and those that are."""
-    index = NearIndex()
-    for example in test:
-        index.near(plain_text(example.inputs), add_as=example.id)
+    index = index_of(test, common_shingles([near_text(example.inputs) for example in (*test, *train)]))
     kept: list[Example] = []
     near: list[Example] = []
     for example in train:
-        (kept if index.near(plain_text(example.inputs)) is None else near).append(example)
+        (kept if index.near(near_text(example.inputs)) is None else near).append(example)
     return kept, near
 
 

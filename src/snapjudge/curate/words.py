@@ -56,7 +56,7 @@ def clusters(matrix: Any, *, seed: int = 0) -> tuple[Ints, Floats]:
         return np.zeros(matrix.shape[0], dtype=np.int64), np.zeros(matrix.shape[0])
     dense = TruncatedSVD(width, n_iter=3, random_state=seed).fit_transform(matrix)
     dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-9)
-    model = MiniBatchKMeans(int(np.clip(np.sqrt(len(dense)) / 3, 4, 40)), n_init=3, batch_size=2048, random_state=seed).fit(dense)
+    model = MiniBatchKMeans(min(len(dense), int(np.clip(np.sqrt(len(dense)) / 3, 4, 40))), n_init=3, batch_size=2048, random_state=seed).fit(dense)
     apart = np.linalg.norm(dense - model.cluster_centers_[model.labels_], axis=1)
     return model.labels_.astype(np.int64), apart
 

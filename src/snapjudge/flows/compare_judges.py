@@ -12,8 +12,9 @@ from snapjudge.curate.dataset import Dataset, labelled
 from snapjudge.curate.split import check_enough, deduplicated
 from snapjudge.curate.suite import add_rows, hold, read_suite
 from snapjudge.errors import OptionInvalid
+from snapjudge.flows.prove_judge import check_unseen
 from snapjudge.flows.scoring import contents_of, raw_scores
-from snapjudge.flows.training_data import read_labelled
+from snapjudge.flows.training_data import read_unseen
 from snapjudge.judge import Judge
 from snapjudge.pages import render_page
 from snapjudge.pages.pictures import intervals
@@ -33,23 +34,28 @@ class CompareRequest:
     data: Sequence[Path]
     out: Path | None = None
     mapping: Mapping[str, str] | None = None
+    allow_leak: bool = False
 
 
 def compare(request: CompareRequest, progress: Progress) -> Comparison:
     """Score the data with both, each with its own calibration and threshold.
 
     Raises:
-        OptionInvalid: judges of different labels. DataInvalid and other errors of reading and loading.
+        OptionInvalid: judges of different labels or fields. DataLeak: one was trained on these texts. DataInvalid and other errors of reading and loading.
     """
     judges = [Judge.load(name) for name in (request.first, request.second)]
     first, second = judges
     if first.metric.label_names != second.metric.label_names or first.metric.positive_labels != second.metric.positive_labels:
         raise OptionInvalid(f"{first.name} and {second.name} have different labels", hint="compare judges of one metric")
-    examples, _ = deduplicated(read_labelled(request.data, second.metric, request.mapping, progress.say))
+    if first.metric.ordered_inputs != second.metric.ordered_inputs:
+        told = f"{first.name} reads {', '.join(first.metric.ordered_inputs)}, {second.name} {', '.join(second.metric.ordered_inputs)}"
+        raise OptionInvalid(told, hint="compare judges that read the same fields")
+    examples, _ = deduplicated(read_unseen(request.data, second.metric, request.mapping, progress.say))
     check_enough(examples, second.metric, "data")
+    notes = [note for judge in judges for note in check_unseen(judge, examples, allow=request.allow_leak)]
     judged = [_judged(judge, examples, progress) for judge in judges]
     arrays, judgements = (judged[0][0], judged[1][0]), (judged[0][1], judged[1][1])
-    found = compare_judges((first.name, second.name), arrays, judgements, second.metric, examples)
+    found = compare_judges((first.name, second.name), arrays, judgements, second.metric, examples, notes)
     if request.out is not None:
         write_file(request.out / "compare.json", found.model_dump_json(indent=2) + "\n")
         write_file(request.out / "compare.html", render_comparison(found))

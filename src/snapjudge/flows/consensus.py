@@ -17,7 +17,7 @@ from snapjudge.curate.agreement import MISSING, Ints, agreement
 from snapjudge.curate.consensus import Consensus, Method, consensus
 from snapjudge.curate.dataset import Dataset, check_criteria, read_dataset
 from snapjudge.curate.journal import appending
-from snapjudge.curate.labels import LabelEvent, append_labels, current_labels, read_labels
+from snapjudge.curate.labels import PEOPLE, LabelEvent, append_labels, current_labels, read_labels
 from snapjudge.curate.split import hashed
 from snapjudge.errors import BudgetSpent, OptionInvalid
 from snapjudge.llm.asking import Answer, Ask, Bill, ask_all
@@ -27,6 +27,7 @@ from snapjudge.llm.memory import Memory
 from snapjudge.prove.figures import wilson
 
 FEWEST_CHECKED = 20
+_AGAIN = ("over_budget", "rate_limited", "timeout", "unreachable", "server_error")  # the next run may get an answer
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ConsensusResult:
     labelled: int = 0
     review: int = 0
     without_vote: int = 0
-    over_budget: int = 0
+    waiting: int = 0
     stopped: str = ""
 
 
@@ -80,7 +81,7 @@ class _Round:
         self.request, self.memory = request, memory
         rows = read_dataset(request.dataset, request.metric)
         events = read_labels(request.dataset.labels).events
-        people = current_labels([event for event in events if event.source != "consensus"], request.metric.version)
+        people = current_labels([event for event in events if event.source in PEOPLE], request.metric.version)
         anyone = {event.example for event in events}
         known = sorted((row for row in rows if row.id in people and people[row.id].label is not None), key=lambda row: hashed(row.id, "consensus"))
         self.check = known[: request.check]
@@ -136,6 +137,10 @@ def run_consensus(request: ConsensusRequest, memory: Memory, progress: Progress,
     kappa = result.agreement.get("consensus", {}).get("kappa", {}).get("value")
     if not request.bulk:
         return result
+    usable = result.agreement.get("consensus", {}).get("usable", 0)
+    if not request.unchecked and usable < FEWEST_CHECKED:
+        result.stopped = f"only {usable} of {len(found.check)} checked rows got a usable vote, {FEWEST_CHECKED} are needed: nothing was labelled in bulk"
+        return result
     if not request.unchecked and (kappa is None or kappa < request.fewest_kappa):
         told = "is not defined" if kappa is None else f"is {kappa:.2f}"
         result.stopped = f"the consensus' kappa with people {told}, below {request.fewest_kappa:g}: nothing was labelled in bulk"
@@ -173,7 +178,7 @@ def _votes(answers: Sequence[Answer], found: _Round, request: ConsensusRequest) 
     for place, answer in enumerate(answers):
         row, column = divmod(place, width)
         if answer.text is None:
-            whole_N[row] &= answer.failure != "over_budget"
+            whole_N[row] &= answer.failure not in _AGAIN
             continue
         opinion: Opinion = read_opinion(answer.text, metric)
         if opinion.label is None:
@@ -242,12 +247,12 @@ def _label(checked: _Votes, judged: _Votes, found: _Round, request: ConsensusReq
     events, queue = [], []
     for place, (row, shares) in enumerate(zip(found.bulk, shares_NK, strict=True)):
         if not judged.whole_N[place]:
-            result.over_budget += 1
+            result.waiting += 1
             continue
         told = {name: round(float(share), 4) for name, share in zip(metric.label_names, shares, strict=True) if share > 0}
         if not told:
             result.without_vote += 1
-        elif max(told.values()) + 1e-9 < request.share:
+        elif max(told.values()) + 1e-9 < request.share or list(told.values()).count(max(told.values())) > 1:
             queue.append({"id": row.id, "reason": "disagreement", "shares": told})
         else:
             events.append(_event(row, told, signed, metric, judged.reasons[place]))

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from snapjudge.core.example import Example, check_inputs
+from snapjudge.core.example import check_inputs, content_key, encodable
 from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.dataset import Dataset, ExampleWriter, check_criteria, writing
@@ -17,7 +17,7 @@ from snapjudge.curate.importers import importer, shown, sniff
 from snapjudge.curate.importers.terms import ImportTerms, Item, Vote
 from snapjudge.curate.journal import read_journal
 from snapjudge.curate.labels import LabelEvent, Source, append_labels
-from snapjudge.curate.personal import redacted_inputs
+from snapjudge.curate.personal import redacted, redacted_inputs
 from snapjudge.curate.read import provenance_of, to_example
 from snapjudge.errors import DataInvalid, InputInvalid, Interrupted, Problem, StorageFailed
 from snapjudge.store.files import write_file
@@ -147,15 +147,19 @@ def _row(item: Item, request: ImportRequest) -> _Row:
     inputs = {**_others(data.get("inputs"), metric), **example.inputs}
     changed = redacted_inputs(inputs) if request.redact else inputs
     example = example.model_copy(update={"inputs": {field: changed[field] for field in example.inputs}})
-    row_id = record.id or hashlib.sha256(example.content_key.encode()).hexdigest()[:16]
+    whole: dict[str, Any] = {field: changed[field] for field in INPUT_NAMES if field in changed}
+    row_id = record.id or hashlib.sha256(content_key(whole).encode()).hexdigest()[:16]
     known = provenance_of(data.get("meta"), name).model_dump(exclude_defaults=True, exclude={"labeler", "criteria_version"})
     meta = {**known, **({"redacted": True} if changed != inputs else {})}
-    stored: dict[str, Any] = {"id": row_id, "inputs": {field: changed[field] for field in INPUT_NAMES if field in changed}, "meta": meta}
+    stored: dict[str, Any] = {"id": row_id, "inputs": whole, "meta": meta}
+    labelers = [request.labeler, *(vote.labeler for vote in item.votes), *(vote.rationale for vote in item.votes)]
+    if not encodable([row_id, meta, data.get("verdicts"), labelers]):
+        raise DataInvalid(name, [Problem("id, meta or labeler", "a text with lone surrogates, or bytes that are not UTF-8", "valid Unicode", record.line)])
     if isinstance(data.get("verdicts"), Mapping) and data["verdicts"]:
         stored["verdicts"] = dict(data["verdicts"])
     made = [_event(vote, row_id, data, request, record.line) for vote in item.votes]
     dated = [event for vote, event in zip(item.votes, made, strict=True) if vote.time is not None]
-    return _Row(row_id, Example(id=row_id, inputs=stored["inputs"]).content_key, stored, dated, [event for event in made if event not in dated])
+    return _Row(row_id, content_key(whole), stored, dated, [event for event in made if event not in dated])
 
 
 def _others(inputs: object, metric: Metric) -> dict[str, Any]:
@@ -177,7 +181,11 @@ def _event(vote: Vote, row_id: str, data: Mapping[str, Any], request: ImportRequ
     metric = request.metric
     label = vote.label
     if isinstance(label, Mapping):
-        label = {request.labels.get(str(name), str(name)): share for name, share in label.items()}
+        mapped: dict[str, float] = {}
+        for name, share in label.items():
+            ours = request.labels.get(str(name), str(name))
+            mapped[ours] = mapped.get(ours, 0.0) + share
+        label = mapped
     elif str(label) in request.labels:
         label = request.labels[str(label)]
     try:
@@ -195,7 +203,7 @@ def _event(vote: Vote, row_id: str, data: Mapping[str, Any], request: ImportRequ
         labeler=request.labeler or vote.labeler or f"import {request.source.name}",
         time=vote.time or datetime.now(UTC),
         criteria_version=request.criteria_version or version or metric.version,
-        rationale=vote.rationale,
+        rationale=redacted(vote.rationale) if request.redact else vote.rationale,
         confidence=vote.confidence,
         source=request.label_source,
         adjudication=vote.adjudication,

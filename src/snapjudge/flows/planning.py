@@ -93,7 +93,7 @@ def _llm(terms: Terms) -> Choice:
 def _small(terms: Terms) -> Choice:
     parts = {"machines": machines(terms, terms.volume) * terms.machine, "labels": _labels_month(terms)}
     against, out = [], False
-    if terms.labels + terms.labels_wanted < FEWEST_LABELS:
+    if max(terms.labels, terms.labels_wanted) < FEWEST_LABELS:
         against.append(f"fewer than {FEWEST_LABELS} labels in sight: no proof could tell whether it works")
         out = True
     if terms.changes > 12:
@@ -119,23 +119,23 @@ def _both(terms: Terms) -> Choice:
 
 
 def break_even(terms: Terms) -> float | None:
-    """Texts a day from which the small judge costs less than the LLM judge, with as many machines as it takes; None if never."""
-    if llm_price(terms) <= 0:
+    """Texts a day from which on the small judge costs less than the LLM judge, with as many machines as it takes; None if never.
+
+    With k machines it costs less from (k machines + labels) / price on; a further machine may put it above the LLM judge once more, so the last
+    such volume counts.
+    """
+    price = DAYS * llm_price(terms)
+    capacity = 86_400 * 1000 * _HEADROOM / (_PEAK * terms.milliseconds)  # of one machine
+    if price <= 0 or terms.machine >= price * capacity:
         return None
-    low, high = 0.0, 1.0
-    while _gap(terms, high) < 0:
-        low, high = high, high * 2
-        if high > 1e12:
-            return None
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _gap(terms, middle) >= 0 else (middle, high)
-    return high
-
-
-def _gap(terms: Terms, volume: float) -> float:
-    """What the LLM judge costs more a month."""
-    return volume * DAYS * llm_price(terms) - machines(terms, volume) * terms.machine - _labels_month(terms)
+    labels, edge = _labels_month(terms), 0.0
+    for count in range(1, 100_000):
+        pays = (count * terms.machine + labels) / price
+        if pays <= (count - 1) * capacity:  # paid for before it is needed, and so are all further ones
+            return edge
+        if pays <= count * capacity:
+            edge = pays
+    return None
 
 
 def _why(best: Choice, choices: Sequence[Choice], possible: Sequence[Choice], terms: Terms) -> str:

@@ -26,29 +26,31 @@ def probe_judge(
     worded = wordings(metric.question)
     progress.start("probe", len(examples) + sum(len(one.inputs) for one in asked))
 
-    def answers(inputs: Sequence[dict[str, Any]], questions: Sequence[Question]) -> list[list[Judgement]]:
+    def answers(inputs: Sequence[dict[str, Any]], questions: Sequence[Question], sources: Sequence[str]) -> list[list[Judgement]]:
         found = []
         work = ((render_content(one, metric, backbone), questions) for one in inputs)
-        for one, readings in zip(inputs, read_contents(backbone, work), strict=True):
-            part = calibration.part_of(length_of(one))
+        for one, readings, source in zip(inputs, read_contents(backbone, work), sources, strict=True):
+            part = calibration.part_of(length_of(one), source)
             found.append([judge_of("", metric, calibration, reading.log_p, reading.windows, part) for reading in readings])
             progress.advance()
         return found
 
-    def judged(inputs: Sequence[dict[str, Any]]) -> list[Judgement]:
-        return [one[0] for one in answers(inputs, (question,))]
+    def judged(inputs: Sequence[dict[str, Any]], rows: Sequence[Example] = ()) -> list[Judgement]:
+        sources = [row.provenance.source for row in rows] or [""] * len(inputs)
+        return [one[0] for one in answers(inputs, (question,), sources)]
 
-    whole = answers([example.inputs for example in examples], (question, *(_reworded(question, text, backbone) for text in worded.values())))
+    questions = (question, *(_reworded(question, text, backbone) for text in worded.values()))
+    whole = answers([example.inputs for example in examples], questions, [example.provenance.source for example in examples])
     everything = [one[0] for one in whole]
     places = {example.id: number for number, example in enumerate(examples)}
     before = [everything[places[example.id]] for example in some]
-    found = [compared(one, some, before, judged(one.inputs), metric) for one in asked]
+    found = [compared(one, some, before, judged(one.inputs, [some[place] for place in one.places]), metric) for one in asked]
     for number, name in enumerate(worded, 1):  # the contents were read once for all wordings
         variant = Variant(f"question: {name}", tuple(range(len(some))), ())
         found.append(compared(variant, some, before, [whole[places[example.id]][number] for example in some], metric))
     if metric.type == "pairwise":
-        found.append(mirrored(some, before, judged([{**e.inputs, "a": e.inputs["b"], "b": e.inputs["a"]} for e in some])))
-    alone = [judged([example.inputs])[0] for example in some[:_ALONE]]
+        found.append(mirrored(some, before, judged([{**e.inputs, "a": e.inputs["b"], "b": e.inputs["a"]} for e in some], some)))
+    alone = [judged([example.inputs], [example])[0] for example in some[:_ALONE]]
     found += [neighbours(alone, before[:_ALONE])]
     found += [one for one in (contrast(examples, everything, metric), absurd(judged(absurd_inputs(metric)), metric)) if one is not None]
     return tuple(found)

@@ -19,7 +19,7 @@ from snapjudge.errors import DataLeak, OptionInvalid, Problem
 from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import contents_of, raw_scores
-from snapjudge.flows.training_data import data_digests, read_labelled
+from snapjudge.flows.training_data import data_digests, read_unseen
 from snapjudge.judge import Judge
 from snapjudge.prove.probes import ROWS
 from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove
@@ -56,15 +56,10 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
     if request.out is not None and request.out.resolve().is_relative_to(judge.bundle.folder.resolve()):
         raise OptionInvalid(f"{request.out} lies in the bundle, which never changes", hint="choose a folder of its own for this report")
     notes: list[str] = []
-    examples, repeated = deduplicated(read_labelled(request.data, judge.metric, request.mapping, notes.append))
+    examples, repeated = deduplicated(read_unseen(request.data, judge.metric, request.mapping, notes.append))
     notes += [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
     check_enough(examples, judge.metric, "data")
-    leaked = _seen(judge.bundle, examples)
-    if leaked and not request.allow_leak:
-        problems = [Problem(example.where, f"a text {judge.name} was trained on", "test examples that training has not seen") for example in leaked[:10]]
-        raise DataLeak("data", problems, more=max(0, len(leaked) - 10), hint="remove them, or pass --allow-leak for a proof that proves less")
-    if leaked:
-        notes.append(f"{len(leaked)} of these texts were in the judge's training data (--allow-leak): the figures are too good")
+    notes += check_unseen(judge, examples, allow=request.allow_leak)
     if request.precision is not Precision.float32:
         notes.append(f"scored in {request.precision}; the judge was calibrated in float32")
     began = time.perf_counter()
@@ -88,6 +83,19 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         write_file(request.out / "proof.json", proof.model_dump_json(indent=2) + "\n")
         write_file(request.out / "report.html", render_report(proof))
     return proof
+
+
+def check_unseen(judge: Judge, examples: Sequence[Example], *, allow: bool) -> list[str]:
+    """Refuse texts that a judge was trained or calibrated on; or, if allowed, a note that says so.
+
+    Raises:
+        DataLeak.
+    """
+    leaked = _seen(judge.bundle, examples)
+    if leaked and not allow:
+        problems = [Problem(example.where, f"a text {judge.name} was trained on", "test examples that training has not seen") for example in leaked[:10]]
+        raise DataLeak("data", problems, more=max(0, len(leaked) - 10), hint="remove them, or pass --allow-leak for figures that prove less")
+    return [f"{len(leaked)} of these texts were in the training data of {judge.name} (--allow-leak): the figures are too good"] if leaked else []
 
 
 def _seen(bundle: Bundle, examples: Sequence[Example]) -> list[Example]:

@@ -42,7 +42,8 @@ def split_data(dataset: Dataset, metric: Metric, *, size: int, by_time: bool = F
         test = read_frozen(dataset, everything)
     else:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        test = freeze(own.examples, metric, size=size, by_time=by_time, salt=salt, created=now)
+        real = [row for row in own.examples if own.current[row.id].by_people and not row.provenance.method]  # no synthetic row proves anything
+        test = freeze(real, metric, size=size, by_time=by_time, salt=salt, created=now)
         write_file(dataset.test, json.dumps(test.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
     dealt = assign(everything, test)
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("train", "validation", "calibration", "test", "held")}

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from snapjudge.core.example import Example, Provenance, plain_text
+from snapjudge.core.example import Example, Provenance, content_key
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.batches import SAMPLE, Batch, read_rows, verdicts_of, write_batch
-from snapjudge.curate.dataset import Dataset, check_criteria, labelled, writing
+from snapjudge.curate.dataset import Dataset, check_criteria, labelled, read_dataset, writing
 from snapjudge.curate.journal import appending
 from snapjudge.curate.labels import LabelEvent, append_labels
-from snapjudge.curate.near import NearIndex
+from snapjudge.curate.near import common_shingles, index_of, near_text
 from snapjudge.curate.perturb.rows import Kind, perturb
 from snapjudge.curate.split import hashed
-from snapjudge.errors import BudgetSpent, OptionInvalid
+from snapjudge.errors import BudgetSpent, OptionInvalid, RunConflict
 from snapjudge.flows.splitting import splits_of
 from snapjudge.llm.asking import Ask, Bill, ask_all
 from snapjudge.llm.endpoints import Endpoint
@@ -78,18 +78,16 @@ def perturb_data(request: PerturbRequest) -> SynthesisResult:
     parents = [e for e in known if splits.get(e.id) not in ("test", "held") and (request.of is None or metric.label_names[e.label_index] == request.of)]
     by_id = {parent.id: parent for parent in parents}
     made = perturb(parents, request.kind, request.count, request.seed)
-    near = _index(test)
-    kept = [row for row in made if near.near(plain_text(row.inputs)) is None]
-    rows = [row.model_copy(update={"target": metric.target(request.label) if request.label else by_id[row.provenance.parent].target}) for row in kept]
+    near = index_of(test, common_shingles([near_text(row.inputs) for row in known]))
+    kept = [row for row in made if near.near(near_text(row.inputs)) is None]
+    rows = [
+        row.model_copy(
+            update={"id": f"{request.name}/{row.id}", "target": metric.target(request.label) if request.label else by_id[row.provenance.parent].target}
+        )
+        for row in kept
+    ]
     write_batch(request.dataset, request.name, rows, metric, sample=request.sample, seed=request.seed)
     return _result(request.name, rows, metric, request.sample, {"made": len(made), "near the test": len(made) - len(kept)})
-
-
-def _index(examples: Sequence[Example]) -> NearIndex:
-    index = NearIndex()
-    for example in examples:
-        index.near(plain_text(example.inputs), add_as=example.id)
-    return index
 
 
 def _result(name: str, rows: Sequence[Example], metric: Metric, sample: int, counts: dict[str, int], spent: float = 0.0) -> SynthesisResult:
@@ -184,15 +182,17 @@ def _written(request: WriteRequest, memory: Memory, bill: Bill, counts: Counter[
 
 def _distinct(rows: Sequence[Example], request: WriteRequest, counts: Counter[str]) -> list[Example]:
     """Without near duplicates of the data set (its test among it) and of each other; the two of a pair may be near."""
-    index = _index(labelled(request.dataset, request.metric).examples)
+    everything = read_dataset(request.dataset, request.metric)
+    index = index_of(everything, common_shingles([near_text(row.inputs) for row in (*everything, *rows)]))
     groups: dict[str, str] = {}
     kept = []
     for row in rows:
-        near = index.near(plain_text(row.inputs), add_as=row.id)
+        near = index.near(near_text(row.inputs))
         if near is not None and groups.get(near[0]) != row.group:
             counts["near duplicates"] += 1
             continue
         groups[row.id] = row.group
+        index.add(row.id, near_text(row.inputs))
         kept.append(row)
     return kept
 
@@ -252,6 +252,12 @@ def accept(dataset: Dataset, metric: Metric, batch: Batch, *, fewest: float) -> 
     if low < fewest:
         return Acceptance(len(sample), right, low, high, opens=False)
     rows = [row for row in read_rows(batch) if said.get(row["id"], {"right": True})["right"]]
+    with writing(dataset) as writer:
+        other = next((row["id"] for row in rows if writer.known.get(row["id"], content_key(row["inputs"])) != content_key(row["inputs"])), None)
+        if other is not None:
+            raise RunConflict(f"{other!r} is another text in the data set", hint="make the batch again under another --name")
+        new = [{key: row[key] for key in ("id", "inputs", "meta")} for row in rows if row["id"] not in writer.known]
+        writer.add(new)
     now = datetime.now(UTC)
     events = [
         LabelEvent(
@@ -264,9 +270,6 @@ def accept(dataset: Dataset, metric: Metric, batch: Batch, *, fewest: float) -> 
         )
         for row in rows
     ]
-    with writing(dataset) as writer:
-        new = [{key: row[key] for key in ("id", "inputs", "meta")} for row in rows if row["id"] not in writer.known]
-        writer.add(new)
     append_labels(dataset.labels, events, ignore_time=True)
     write_file(batch.used, json.dumps({"right": right, "verified": len(sample), "low": low, "added": len(new), "time": now.isoformat()}) + "\n")
     return Acceptance(len(sample), right, low, high, opens=True, added=len(new))

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from snapjudge.prove.calibrators import CalibrationData, fit_calibration, length
 from snapjudge.prove.comparison import is_right
 from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
 from snapjudge.prove.figures import figures as figures_of
+from snapjudge.prove.plain import COUNTED, more_labels
 from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise, agreement_promises, flagging_promises
 from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_gates, prove, scored
@@ -54,6 +56,7 @@ from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitData, FitResult, Validation
 
 MOST_WINDOWS = 64
+_FEWEST_GROUPS = 20  # in the calibration split, below which nothing is said of promises
 SEEN_DIGITS = 12  # of each training text's digest, kept in the bundle so that `prove` can refuse a leak
 
 
@@ -64,6 +67,17 @@ def train_judge(request: TrainRequest, config: TrainConfig, progress: Progress |
         any SnapjudgeError; Interrupted leaves a state that the same call with `resume` goes on from.
     """
     return _Training(request, config, progress or Silent(), stop).run()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a map says of examples: score, confidence, whether the label is right, whether the truth is flagged, and the group of each."""
+
+    scores: list[float]
+    confidence: list[float]
+    right: list[bool]
+    positive: list[bool]
+    groups: list[int]
 
 
 class _Training:
@@ -83,6 +97,11 @@ class _Training:
         if request.suite is not None and not read_suite(request.suite, self.metric).examples:
             raise OptionInvalid(f"{request.suite} holds no rows", hint="`snapjudge suite grow` fills it from settled errors", received=str(request.suite))
         self.notes: list[str] = []
+        if self.prevalence:
+            self._note(
+                f"probabilities are stated for a share of {config.prevalence:g} of the flagged label: log loss, Brier score, ECE and reliability weigh "
+                "the test to that share, precision and F1 are at the test's own"
+            )
         self.embedded: dict[str, BaselineData] = {}
         self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
         self.began = time.monotonic()
@@ -97,13 +116,14 @@ class _Training:
         fits, chosen = self._fit(work)
         log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
         self.seconds = self._last_seconds / max(1, len(self.splits.test))
-        calibration, promises = self._calibrate(log_p["calibration"])
+        calibration, promises = self._calibrate(log_p["calibration"]), self._promises(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
         question = Question(self.metric, self.readout, fits[chosen].adapter)
         probes = probe_judge(self.backbone, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
         proof = self._prove(log_p["test"], calibration, promises, probes, chosen, f"{self.metric.name}@{version}")
         if self.request.suite is not None:
-            proof = proof.model_copy(update={"gates": (*proof.gates, self._suite(self.request.suite, question, calibration))})
+            gate = self._suite(self.request.suite, question, calibration)
+            proof = proof.model_copy(update={"gates": (*proof.gates, gate), "notes": tuple(self.notes)})
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
@@ -230,19 +250,42 @@ class _Training:
         self._last_seconds = time.monotonic() - began
         return found
 
-    def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> tuple[Calibration, list[Promise]]:
-        """Map, threshold and escalation from the calibration split alone, and what else could be promised.
+    def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> Calibration:
+        """Map, threshold and escalation from the calibration split alone.
 
-        A map of two labels keeps the order of scores, so map and a threshold on a rate both come from all of it. A map of more labels may reorder scores by
-        what it has seen of the labels, and a rule on cost or confidence holds for probabilities as they are; there the map comes from one half of the groups
-        and the guarantee from the other.
+        A map of two labels keeps the order of scores, so map and a threshold on a rate both come from all of it. A map of more labels or by part may reorder
+        scores by what it has seen of the labels, and a rule on cost or confidence holds for probabilities as they are; there the map comes from one half of
+        the groups and the guarantee from the other.
         """
-        examples, metric = self.splits.calibration, self.metric
+        halved = self.escalation is not None or (self.rule is not None and (self._reorders or self.rule.figure == "cost"))
+        fitted, held = self._fitted(log_p, halved=halved)
+        if self.escalation is not None:
+            fitted = fitted.model_copy(update={"escalation": choose_escalation(held.confidence, held.right, held.groups, self.escalation)})
+        if self.metric.positive_labels:
+            fitted = fitted.model_copy(update={"threshold": choose_threshold(held.scores, held.positive, held.groups, self.rule)})
+        return fitted
+
+    def _promises(self, log_p: Sequence[tuple[float, ...]]) -> list[Promise]:
+        """What could be promised; of agreement always from one half of the groups under a map from the other, and not at another prevalence."""
+        groups = {example.group for example in self.splits.calibration}
+        if len(groups) < _FEWEST_GROUPS:
+            return []
+        _, whole = self._fitted(log_p, halved=False)
+        _, half = self._fitted(log_p, halved=True)
+        rates = half if self._reorders else whole
+        found = flagging_promises(rates.scores, rates.positive, rates.groups) if self.metric.positive_labels else []
+        return found if self.prevalence else [*found, *agreement_promises(half.confidence, half.right, half.groups)]
+
+    @property
+    def _reorders(self) -> bool:
+        """Whether the map may reorder scores by what it has seen of the labels."""
+        return len(self.metric.labels) > 2 or bool(self.config.calibrate_by)
+
+    def _fitted(self, log_p: Sequence[tuple[float, ...]], *, halved: bool) -> tuple[Calibration, "_Held"]:
+        """A map, and what it says of the calibration examples (of the half it has not seen, if halved)."""
+        examples, metric, by = self.splits.calibration, self.metric, self.config.calibrate_by
         groups = group_numbers([example.group for example in examples]).tolist()
         labels = [example.label_index for example in examples]
-        by = self.config.calibrate_by
-        moved = len(metric.labels) > 2 or bool(by)  # such a map may reorder scores by what it has seen of the labels
-        halved = self.escalation is not None or (self.rule is not None and (moved or self.rule.figure == "cost"))
         mapping, judging = ([i for i, group in enumerate(groups) if not halved or group % 2 == half] for half in (0, 1))
         lengths = [length_of(example.inputs) for example in examples]
         edges = length_edges(lengths) if by == "length" else ()
@@ -250,17 +293,14 @@ class _Training:
         data = CalibrationData(log_p, labels, groups, parts if by else ()).take(mapping)
         fitted = fit_calibration(data, metric.type, prevalence=self.prevalence, by=by, edges=edges)
         found = [judge_of("", metric, fitted, log_p[i], 1, fitted.part_of(lengths[i], examples[i].provenance.source)) for i in judging]
-        held = [groups[i] for i in judging]
-        scores, confidence = [one.score for one in found], [one.confidence for one in found]
-        right = [one.label == metric.label_names[labels[i]] for one, i in zip(found, judging, strict=True)]
-        promises = agreement_promises(confidence, right, held)
-        if self.escalation is not None:
-            fitted = fitted.model_copy(update={"escalation": choose_escalation(confidence, right, held, self.escalation)})
-        if metric.positive_labels:
-            positive = [metric.label_names[labels[i]] in metric.positive_labels for i in judging]
-            fitted = fitted.model_copy(update={"threshold": choose_threshold(scores, positive, held, self.rule)})
-            promises = [*flagging_promises(scores, positive, held), *promises]
-        return fitted, promises
+        truth = [metric.label_names[labels[i]] for i in judging]
+        return fitted, _Held(
+            [one.score for one in found],
+            [one.confidence for one in found],
+            [one.label == name for one, name in zip(found, truth, strict=True)],
+            [name in metric.positive_labels for name in truth],
+            [groups[i] for i in judging],
+        )
 
     def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], probes: Sequence[Probe], scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
@@ -278,7 +318,7 @@ class _Training:
         contestants = [Contestant("judge", log_p, calibration)]
         for baseline, (for_calibration, for_test) in found.items():
             rows = [tuple(row) for row in for_calibration.tolist()]
-            fitted, _ = self._calibrate(rows)
+            fitted = self._calibrate(rows)
             contestants.append(Contestant(baseline, [tuple(row) for row in for_test.tolist()], fitted))
         parts = {part: len(some) for part, some in self._parts(*vars(self.splits))}
         made = made_with(self._data_digests(), self.config.fit.seed, backbone=f"{self.backbone.name} {self.backbone.digest[:16]}")
@@ -304,10 +344,10 @@ class _Training:
     def _say_threshold(self, calibration: Calibration) -> None:
         escalation, threshold = calibration.escalation, calibration.threshold
         if escalation is not None and not escalation.guaranteed:
-            self._note(f"the calibration split cannot support {escalation.rule}: everything is escalated")
+            self._note(f"the calibration split cannot support {escalation.rule}: everything is escalated; {more_labels(escalation.needed, 'examples')}")
         if threshold.rule is None or threshold.guaranteed:
             return
-        more = f"{threshold.needed} more labels of the counted class are needed"
+        more = more_labels(threshold.needed, COUNTED[threshold.rule.figure])
         self._note(f"the calibration split cannot support {threshold.rule}: {more}; flagged from {threshold.value:g}")
 
     def _write(self, version: int, fits: Mapping[Scope, FitResult], scope: Scope, calibration: Calibration, proof: Proof) -> Path:

@@ -10,8 +10,8 @@ from snapjudge.curate.dataset import Dataset, is_dataset, labelled, read_dataset
 from snapjudge.curate.frozen import SplitName, assign
 from snapjudge.curate.read import file_digest, read_examples
 from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
-from snapjudge.errors import OptionInvalid, Problem, TooFewExamples
-from snapjudge.flows.splitting import read_frozen
+from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
+from snapjudge.flows.splitting import read_frozen, splits_of
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 
 Note = Callable[[str], None]
@@ -25,13 +25,12 @@ def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note
     Raises:
         DataInvalid, TooFewExamples, DataLeak, TestSetChanged, OptionInvalid, StorageFailed.
     """
-    examples, repeated = deduplicated(read_labelled(request.data, metric, request.mapping, note))
-    if repeated:
-        note(f"{repeated} repeated examples (same text and label) were left out")
-    check_enough(examples, metric, "data")
+    everything = read_labelled(request.data, metric, request.mapping, note)
     frozen = [path for path in request.data if is_dataset(path) and Dataset(path).test.exists()]
     if frozen and not request.test:
-        return _checked(_as_frozen(frozen, examples, config, metric, note))
+        return _checked(_as_frozen(frozen, everything, config, metric, note))
+    examples = _distinct(everything, note)
+    check_enough(examples, metric, "data")
     shares = {"validation": config.validation_share, "calibration": config.calibration_share}
     test: list[Example] | None = None
     if request.test:
@@ -83,6 +82,22 @@ def read_labelled(paths: Sequence[Path], metric: Metric, mapping: Mapping[str, s
     return found
 
 
+def read_unseen(paths: Sequence[Path], metric: Metric, mapping: Mapping[str, str] | None, note: Note) -> list[Example]:
+    """Labelled examples to prove a judge on: of a data set with a frozen test, only that test.
+
+    Raises:
+        DataInvalid, StorageFailed, OptionInvalid, TestSetChanged.
+    """
+    found = read_labelled([path for path in paths if not path.is_dir()], metric, mapping, note)
+    for folder in (path for path in paths if path.is_dir()):
+        splits = splits_of(Dataset(folder), metric)
+        own = read_labelled([folder], metric, mapping, note)
+        if splits:
+            note(f"{folder.name}: only its frozen test is used")
+        found += [example for example in own if splits.get(example.id, "test") == "test"]
+    return found
+
+
 def _as_frozen(folders: Sequence[Path], examples: Sequence[Example], config: TrainConfig, metric: Metric, note: Note) -> Splits:
     """The splits of a data set whose test is frozen; rows of other files are dealt like rows added later."""
     if len(folders) > 1:
@@ -90,21 +105,34 @@ def _as_frozen(folders: Sequence[Path], examples: Sequence[Example], config: Tra
     dataset = Dataset(folders[0])
     everything = read_dataset(dataset, metric)
     test = read_frozen(dataset, everything)
-    known = {example.id for example in everything}
+    known = {example.id: example.content_key for example in everything}
+    clash = next((example for example in examples if known.get(example.id, example.content_key) != example.content_key), None)
+    if clash is not None:
+        problem = Problem(f"{clash.where}: id", f"{clash.id!r}, which is another text in {dataset.folder.name}", "one id for one example")
+        raise DataInvalid("data", [problem], hint="rename the ids of the other file, or import it into the data set")
     shares: dict[SplitName, float] = {
         "validation": config.validation_share / (1 - config.test_share),
         "calibration": config.calibration_share / (1 - config.test_share),
     }
     dealt = assign([*everything, *(example for example in examples if example.id not in known)], test, shares)
     parts: dict[str, list[Example]] = {name: [] for name in ("train", "validation", "calibration", "test", "held")}
-    for example in examples:
+    named = {example.id: example for example in reversed(examples)}  # the first of an id
+    for example in named.values():
         parts[dealt[example.id][0]].append(example)
+    parts = {name: _distinct(part, note) for name, part in parts.items()}
     if parts["held"]:
         common = Counter(dealt[example.id][1].split(" (")[0].split(" row ")[0] for example in parts["held"]).most_common(3)
         note(f"{len(parts['held'])} examples were held out ({'; '.join(f'{reason}: {count}' for reason, count in common)})")
     if len(parts["test"]) < len(test.members):
         note(f"{len(test.members) - len(parts['test'])} rows of the frozen test have no agreed label now, or repeat another, and were left out")
     return Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(parts["test"]))
+
+
+def _distinct(examples: Sequence[Example], note: Note) -> list[Example]:
+    found, repeated = deduplicated(examples)
+    if repeated:
+        note(f"{repeated} repeated examples (same text and label) were left out")
+    return found
 
 
 def _checked(found: Splits) -> Splits:

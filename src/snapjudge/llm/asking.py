@@ -17,11 +17,11 @@ import openai
 import stamina
 
 from snapjudge.core.progress import Progress
-from snapjudge.errors import EndpointFailed, Interrupted
+from snapjudge.errors import EndpointFailed, Interrupted, SnapjudgeError
 from snapjudge.llm.endpoints import CHARACTERS_PER_TOKEN, Endpoint
 from snapjudge.llm.memory import Memory
 
-Failure = Literal["rate_limited", "timeout", "unreachable", "server_error", "refused", "malformed", "cut", "over_budget"]
+Failure = Literal["rate_limited", "timeout", "unreachable", "server_error", "refused", "malformed", "cut", "rejected", "over_budget"]
 Message = dict[str, str]
 _DOWN_AFTER = 5  # questions in a row that did not reach the endpoint
 _LONGEST_WAIT = 60.0
@@ -95,6 +95,7 @@ class _Run:
         self.memory, self.bill, self.progress, self.max_cost, self.stop = memory, bill, progress, max_cost, stop
         self.pending = 0.0  # dollars that questions on their way may cost
         self.unreached: Counter[str] = Counter()
+        self.told: dict[str, str] = defaultdict(str)  # what an endpoint said when it rejected a request
 
     async def all(self, asks: Sequence[Ask]) -> list[Answer]:
         endpoints = {ask.endpoint.name: ask.endpoint for ask in asks}
@@ -117,7 +118,7 @@ class _Run:
                 for name, places in queues.items():
                     for _ in range(min(endpoints[name].concurrency, len(places))):
                         group.create_task(work(name, places))
-        except* (EndpointFailed, Interrupted) as errors:
+        except* SnapjudgeError as errors:
             raise errors.exceptions[0] from None
         finally:
             for client in clients.values():
@@ -144,11 +145,12 @@ class _Run:
         return answer
 
     def _check_reached(self, endpoint: Endpoint, answer: Answer) -> None:
-        self.unreached[endpoint.name] = self.unreached[endpoint.name] + 1 if answer.failure in ("unreachable", "timeout") else 0
+        self.unreached[endpoint.name] = self.unreached[endpoint.name] + 1 if answer.failure in ("unreachable", "timeout", "rejected") else 0
         if self.unreached[endpoint.name] >= _DOWN_AFTER:
             raise EndpointFailed(
-                f"endpoint {endpoint.name} ({endpoint.base_url}) does not answer: {_DOWN_AFTER} questions in a row ended as {answer.failure}",
-                hint="see that it runs; the same command then goes on, what was answered is remembered",
+                f"endpoint {endpoint.name} ({endpoint.base_url}) does not answer: {_DOWN_AFTER} questions in a row ended as {answer.failure}"
+                + (f" ({self.told[endpoint.name]})" if self.told[endpoint.name] else ""),
+                hint="see that it runs and takes such requests; the same command then goes on, what was answered is remembered",
             )
 
     async def _asked(self, ask: Ask, client: openai.AsyncOpenAI) -> Answer:
@@ -160,6 +162,7 @@ class _Run:
                     reply = await client.post("/chat/completions", body={"model": own.model, "messages": list(ask.messages), **body}, cast_to=object)
                     return _read(reply, ask)
         except openai.OpenAIError as error:
+            self.told[own.name] = _said(error) if isinstance(error, openai.APIStatusError) else ""
             return Answer(None, _failure(error, own))
         except ValueError:  # a body that is no JSON
             return Answer(None, "malformed")
@@ -186,10 +189,10 @@ def _failure(error: openai.OpenAIError, endpoint: Endpoint) -> Failure:
     if not isinstance(error, openai.APIStatusError):
         return "malformed"
     told = _said(error)
-    if isinstance(error, openai.BadRequestError) and "content" in told.lower() and ("filter" in told.lower() or "policy" in told.lower()):
-        return "refused"
-    hint = "check base_url, model and key_env" if isinstance(error, _HOPELESS) else "check the model and `extra` of the endpoint"
-    raise EndpointFailed(f"endpoint {endpoint.name} does not take the request: {told}", hint=hint) from error
+    if isinstance(error, _HOPELESS):
+        raise EndpointFailed(f"endpoint {endpoint.name} does not take the request: {told}", hint="check base_url, model and key_env") from error
+    filtered = isinstance(error, openai.BadRequestError) and "content" in told.lower() and ("filter" in told.lower() or "policy" in told.lower())
+    return "refused" if filtered else "rejected"  # such as a text longer than the model reads
 
 
 def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:

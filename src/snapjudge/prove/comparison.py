@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from scipy import stats
 
 from snapjudge.core.example import Example, texts_of
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.metric import Metric
-from snapjudge.prove.figures import Figure, Scored, figures, main_figure, paired
+from snapjudge.prove.figures import Figure, Ints, Scored, figures, main_figure, paired
 
 _SHOWN, _TEXT = 200, 400
 _LEVEL = 0.05
@@ -62,6 +63,7 @@ class Comparison(Frozen):
     broken_count: int
     mcnemar_p: float
     worse: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     main_figure: str
 
     @property
@@ -72,7 +74,7 @@ class Comparison(Frozen):
     @property
     def verdict(self) -> str:
         """One sentence on which is better."""
-        told = f"{self.second} mends {self.fixed_count} rows and breaks {self.broken_count} of {self.examples} (McNemar p = {self.mcnemar_p:.3f})"
+        told = f"{self.second} mends {self.fixed_count} rows and breaks {self.broken_count} of {self.examples} (McNemar by group, p = {self.mcnemar_p:.3f})"
         if self.mcnemar_p >= _LEVEL:
             return f"{told}: not told apart by their verdicts"
         return f"{told}: {'better' if self.fixed_count > self.broken_count else 'worse'} than {self.first}"
@@ -87,6 +89,7 @@ def compare_judges(
     judgements: tuple[Sequence[Judgement], Sequence[Judgement]],
     metric: Metric,
     examples: Sequence[Example],
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare two judges' answers to the same examples."""
     both = [figures(one, metric) for one in arrays]
@@ -112,10 +115,19 @@ def compare_judges(
         fixed_count=len(fixed),
         broken_count=len(broken),
         both_wrong=int(sum(not a and not b for a, b in zip(*right, strict=True))),
-        mcnemar_p=mcnemar(len(fixed), len(broken)),
+        mcnemar_p=_by_group(right, arrays[0].groups),
+        notes=tuple(notes),
         worse=tuple(worse),
         main_figure=main_figure(metric),
     )
+
+
+def _by_group(right: Sequence[Sequence[bool]], groups: Ints) -> float:
+    """McNemar's test with one toss a group: rows of one conversation are not independent, so each group counts by what it won or lost on balance."""
+    gain = np.asarray(right[1], dtype=int) - np.asarray(right[0], dtype=int)
+    _, member = np.unique(groups, return_inverse=True)
+    net = np.bincount(member, weights=gain)
+    return mcnemar(int((net > 0).sum()), int((net < 0).sum()))
 
 
 def mcnemar(fixed: int, broken: int) -> float:

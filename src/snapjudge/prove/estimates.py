@@ -149,13 +149,14 @@ def corrected(flagged: int, total: int, hits: int, positives: int, right: int, n
     n, n_se, n_sp = total + z * z, positives + 2, negatives + 2
     p, se, sp = (flagged + z * z / 2) / n, (hits + 1) / n_se, (right + 1) / n_sp
     youden = se + sp - 1
-    if youden <= 0.05:
+    plain = hits / positives + right / negatives - 1
+    if min(youden, plain) <= 0.05:
         raise InputInvalid(f"sensitivity {se:.2f} and specificity {sp:.2f} tell next to nothing", hint="use a better judge, or the random sample alone")
     rate = (p + sp - 1) / youden
     se_part, sp_part = se * (1 - se) / n_se, sp * (1 - sp) / n_sp
     shift = 2 * z * z * (rate * se_part - (1 - rate) * sp_part)
     error = float(np.sqrt(p * (1 - p) / n + (1 - rate) ** 2 * sp_part + rate**2 * se_part) / youden)
-    raw = (flagged / total + right / negatives - 1) / (hits / positives + right / negatives - 1)
+    raw = (flagged / total + right / negatives - 1) / plain
     low, high = (float(np.clip(rate + shift + sign * z * error, 0, 1)) for sign in (-1, 1))
     value = float(np.clip(raw, low, high))
     return Rate(method="corrected by sensitivity and specificity", value=value, low=low, high=high, error=error, labels=positives + negatives, worth=0.0)

@@ -22,6 +22,7 @@ DRAWS = 2000
 CONFIDENCE = 0.95
 _CELLS = 4_000_000  # weights held at once
 _BINS = 10
+_FEWEST_AT_1_FPR = 100  # negatives; with fewer, 1 % of them is none
 
 
 class Figure(Frozen):
@@ -35,49 +36,65 @@ class Figure(Frozen):
 
 @dataclass(frozen=True)
 class Scored:
-    """Test or calibration examples as arrays: calibrated probabilities [N, L], labels [N], score [N], flags [N], group of each [N]."""
+    """Test or calibration examples as arrays: calibrated probabilities [N, L], labels [N], score [N], flags [N], group of each [N].
+
+    `prior` weighs examples [N] so that the labels have the shares that the probabilities are stated for; only figures of probabilities use it.
+    """
 
     probabilities: Floats
     labels: Ints
     scores: Floats
     flagged: NDArray[np.bool_]
     groups: Ints
+    prior: Floats | None = None
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> "Scored":
         """Some of the examples."""
-        return Scored(self.probabilities[chosen], self.labels[chosen], self.scores[chosen], self.flagged[chosen], self.groups[chosen])
+        prior = None if self.prior is None else self.prior[chosen]
+        return Scored(self.probabilities[chosen], self.labels[chosen], self.scores[chosen], self.flagged[chosen], self.groups[chosen], prior)
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def figures(data: Scored, metric: Metric, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Figure]:
-    """All figures of the metric's type. Intervals: percentiles of a bootstrap over groups; Wilson for rates where every group is one example."""
+    """All figures of the metric's type.
+
+    Intervals: Wilson for rates where every group is one example; percentiles of a bootstrap over groups for the others, but for the calibration error, which
+    every draw overstates: there the draws are turned round the value (basic bootstrap). Where no draw can differ, such as a ranking without an error, Wilson's
+    for as many tries as there are groups of the rarer kind.
+    """
     point = _values(data, metric, np.ones((1, len(data))))
     samples = _bootstrap(data, metric, draws, np.random.default_rng(seed))
     single = len(np.unique(data.groups)) == len(data)
-    rates = _rate_counts(data, metric)
-    counts = rates if single else {name: (hits, total) for name, (hits, total) in rates.items() if hits in (0, total)}
+    rates = _rates(data, metric)
     found = {}
-    for name, value in point.items():
-        if not np.isfinite(value[0]):
+    for name, (value, *_) in point.items():
+        sample = samples[name][np.isfinite(samples[name])]
+        if not np.isfinite(value) or (not len(sample) and name not in rates):
             continue
-        if name in counts:
-            hits, total = counts[name]
-            if single:
-                low, high, method = *wilson(hits, total), "wilson"
-            else:  # no draw of groups could differ: they are counted as if each were one example
-                total = min(total, len(np.unique(data.groups)))
-                low, high, method = *wilson(total if hits else 0, total), "wilson over groups"
+        if name in rates and single:
+            hit, counted = rates[name]
+            ends, method = wilson(int(hit.sum()), int(counted.sum())), "wilson"
+        elif value in (0.0, 1.0) and name not in _UNBOUNDED and (not len(sample) or np.ptp(sample) == 0):
+            tries = len(np.unique(data.groups[rates[name][1]])) if name in rates else _rarer_groups(data, metric)
+            ends, method = wilson(tries if value else 0, tries), "wilson over groups"
         else:
-            sample = samples[name][np.isfinite(samples[name])]
-            if not len(sample):
-                continue
             tail = (1 - CONFIDENCE) / 2
             low, high = (float(edge) for edge in np.quantile(sample, [tail, 1 - tail]))
-            method = "bootstrap by group"
-        found[name] = Figure(value=float(value[0]), low=float(min(low, value[0])), high=float(max(high, value[0])), method=method)
+            ends = (max(0.0, 2 * value - high), 2 * value - low) if name == "ece" else (low, high)
+            method = "basic bootstrap by group" if name == "ece" else "bootstrap by group"
+        found[name] = Figure(value=float(value), low=float(min(ends[0], value)), high=float(max(ends[1], value)), method=method)
     return found
+
+
+_UNBOUNDED = ("mae", "log_loss", "brier", "ece")  # errors: none at all is a sharp statement about the scores, not about few tries
+
+
+def _rarer_groups(data: Scored, metric: Metric) -> int:
+    """Groups of the rarer side: of the flagged labels and the others, or of the rarest label there is."""
+    kinds = [positive_of(data, metric), ~positive_of(data, metric)] if metric.positive_labels else [data.labels == label for label in np.unique(data.labels)]
+    return max(1, min(len(np.unique(data.groups[kind])) for kind in kinds))
 
 
 _BINARY = ("f1", "precision", "recall", "fpr", "auroc", "auprc", "recall_at_1_fpr")
@@ -93,7 +110,7 @@ def figure_names(metric: Metric) -> tuple[str, ...]:
     return (*binary, *by_label, *_PROBABILITIES)
 
 
-def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(hits: float, total: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson, 1927)."""
     z = float(stats.norm.ppf(1 - (1 - confidence) / 2))
     share, spread = hits / total, z * z / total
@@ -164,7 +181,7 @@ def _binary(data: Scored, truth: NDArray[np.bool_], weights: Floats) -> dict[str
         "fpr": fp / ns,
         "auroc": auroc,
         "auprc": auprc,
-        "recall_at_1_fpr": np.where(allowed, tp_K, 0).max(1) / ps,
+        "recall_at_1_fpr": np.where(allowed, tp_K, 0).max(1) / ps if (~truth).sum() >= _FEWEST_AT_1_FPR else np.full(len(weights), np.nan),
     }
 
 
@@ -224,6 +241,7 @@ def _pearson(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 def _probabilistic(data: Scored, metric: Metric, weights: Floats) -> dict[str, Floats]:
     """Log loss, Brier score and expected calibration error (10 equal-width bins) of the flagged label, or of the best label."""
+    weights = weights if data.prior is None else weights * data.prior
     total, rows = weights.sum(1), np.arange(len(data))
     loss = -np.log(np.maximum(data.probabilities[rows, data.labels], 1e-15))
     if metric.type == "boolean":
@@ -237,20 +255,19 @@ def _probabilistic(data: Scored, metric: Metric, weights: Floats) -> dict[str, F
     return {"log_loss": weights @ loss / total, "brier": weights @ brier / total, "ece": np.abs(gap_per_bin).sum(1) / total}
 
 
-def _rate_counts(data: Scored, metric: Metric) -> dict[str, tuple[int, int]]:
-    """Hits and totals of the figures that are plain proportions."""
-    counts: dict[str, tuple[int, int]] = {}
+def _rates(data: Scored, metric: Metric) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Of the figures that are plain proportions: which examples are hits, and which are counted."""
+    found: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
     if metric.positive_labels:
         truth = positive_of(data, metric)
-        hits = int((data.flagged & truth).sum())
-        counts = {
-            "precision": (hits, int(data.flagged.sum())),
-            "recall": (hits, int(truth.sum())),
-            "fpr": (int((data.flagged & ~truth).sum()), int((~truth).sum())),
+        found = {
+            "precision": (data.flagged & truth, data.flagged),
+            "recall": (data.flagged & truth, truth),
+            "fpr": (data.flagged & ~truth, ~truth),
         }
     if metric.type != "boolean":
-        counts["accuracy"] = (int((data.probabilities.argmax(1) == data.labels).sum()), len(data))
-    return {name: pair for name, pair in counts.items() if pair[1]}
+        found["accuracy"] = (data.probabilities.argmax(1) == data.labels, np.ones(len(data), dtype=bool))
+    return {name: pair for name, pair in found.items() if pair[1].any()}
 
 
 @dataclass(frozen=True)

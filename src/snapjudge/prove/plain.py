@@ -12,6 +12,12 @@ from snapjudge.prove.proof import Proof, Slice
 
 _LOWER_IS_BETTER = ("fpr", "mae", "log_loss", "brier", "ece")
 _FEW = 300
+COUNTED = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples", "cost": "examples", "agreement": "examples"}
+
+
+def more_labels(needed: int, counted: str) -> str:
+    """What it would take to support a promise: at least so many more, or none that would do."""
+    return f"at least {needed} more {counted} are needed" if needed else "more labels alone would not help, the judge must be better"
 
 
 def what_it_does(proof: Proof) -> str:
@@ -48,7 +54,8 @@ def how_often_it_errs(proof: Proof) -> list[str]:
     if own and other:
         better = "better than" if own.low > other.value else "worse than" if own.high < other.value else "not told apart from"
         found.append(f"In ranking it is {better} a simple model of words on the same data ({own.value:.2f} against {other.value:.2f} {proof.main_figure}).")
-    found.append(f"These numbers come from {total} labelled texts it had never seen; the ranges in brackets hold the true value 95 times of 100.")
+    seen = "some of which it was trained on" if any("--allow-leak" in note for note in proof.notes) else "it had never seen"
+    found.append(f"These numbers come from {total} labelled texts {seen}; the ranges in brackets hold the true value about 95 times of 100.")
     return found
 
 
@@ -59,6 +66,9 @@ def what_it_promises(proof: Proof) -> list[str]:
     if threshold.rule is not None:
         kept = "is kept" if threshold.guaranteed else "could NOT be supported by the calibration data"
         found.append(f"{_promise(threshold.rule)} ({threshold.rule}). This {kept}, for traffic like the calibration data.")
+        against = contradiction(proof)
+        if threshold.guaranteed and against:
+            found.append(f"The test CONTRADICTS it: {against}.")
     if escalation is not None:
         if escalation.guaranteed:
             share = proof.selective.coverage if proof.selective else None
@@ -70,6 +80,20 @@ def what_it_promises(proof: Proof) -> list[str]:
     if missed:
         found.append(f"It MISSED {len(missed)} of {len(proof.gates)} gates: {', '.join(missed)}.")
     return found or ["It promises nothing: no rule was asked for."]
+
+
+def contradiction(proof: Proof) -> str:
+    """How the test contradicts the threshold's promise; empty where it does not."""
+    rule = proof.calibration.threshold.rule
+    figure = None if rule is None else proof.judge_figures.get(rule.figure)
+    if rule is None or figure is None:
+        return ""
+    broken = figure.low > rule.bound if rule.figure == "fpr" else figure.high < rule.bound
+    return (
+        f"there it is {100 * figure.value:.0f} of 100 ({100 * figure.low:.0f} to {100 * figure.high:.0f}); this traffic is not like the calibration data"
+        if broken
+        else ""
+    )
 
 
 def _promise(rule: ThresholdRule) -> str:
@@ -94,6 +118,8 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
     found = ["On traffic unlike the test: another language, product or kind of text. Prove it there first."]
     if total < _FEW:
         found.append(f"Where errors of a few in a hundred matter: {total} test texts are too few to tell.")
+    if proof.calibration.threshold.guaranteed and contradiction(proof):
+        found.append("On texts like this test: its promise does not hold here.")
     found += [f"On texts {_sliced(one)}: clearly worse there ({_slice_figures(one, proof)})." for one in worse_slices(proof)]
     found += [_probed(one) for one in proof.probes if not one.fine]
     found += [f"Read this as well: {note}." for note in proof.notes if "--allow-leak" in note or "cannot support" in note]

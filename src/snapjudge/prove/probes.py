@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from snapjudge.core.example import Example, plain_text
+from snapjudge.core.example import Example
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.metric import Metric
-from snapjudge.curate.near import near_groups
+from snapjudge.curate.near import near_groups, near_text
 from snapjudge.curate.perturb.noise import NOISES
 from snapjudge.prove.figures import Figure, group_numbers, share
 
@@ -163,7 +163,7 @@ def contrast(examples: Sequence[Example], judgements: Sequence[Judgement], metri
         if example.provenance.group:
             by_group[example.provenance.group].append(place)
     pairs = {(a, b) for members in by_group.values() if len(members) <= 10 for a in members for b in members if a < b}
-    near = near_groups(((str(place), plain_text(example.inputs)) for place, example in enumerate(examples)), 0.6)
+    near = near_groups([(str(place), near_text(example.inputs)) for place, example in enumerate(examples)], 0.6)
     pairs |= {(min(int(a), int(b)), max(int(a), int(b))) for a, b, _ in near}
     apart = sorted((a, b) for a, b in pairs if examples[a].label_index != examples[b].label_index)
     if not apart:

@@ -170,8 +170,19 @@ def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequ
         scores=np.array([one.score for one in judgements]),
         flagged=np.array([one.flagged for one in judgements], dtype=bool),
         groups=group_numbers([example.group for example in examples]),
+        prior=_prior(calibration, examples),
     )
     return arrays, judgements
+
+
+def _prior(calibration: Calibration, examples: Sequence[Example]) -> NDArray[np.float64] | None:
+    """Weights that give the labels the shares the calibration states; none where it states none."""
+    if not calibration.prevalence:
+        return None
+    labels = np.array([example.label_index for example in examples])
+    seen = np.bincount(labels, minlength=len(calibration.prevalence)) / len(labels)
+    weights: NDArray[np.float64] = (np.array(calibration.prevalence) / np.maximum(seen, 1e-12))[labels]
+    return weights
 
 
 def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Contestant], header: Header, gates: Sequence[Gate] = ()) -> Proof:
@@ -303,19 +314,23 @@ def _curves(arrays: Scored, metric: Metric) -> Curves:
     return Curves(
         roc=tuple(roc),
         precision_recall=tuple(recall_precision),
-        reliability=tuple(_reliability(arrays.scores, truth)),
+        reliability=tuple(_reliability(arrays.scores, truth, arrays.prior)),
         histogram={"flagged label": _histogram(arrays.scores[truth]), "others": _histogram(arrays.scores[~truth])},
     )
 
 
-def _reliability(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> list[Reliability]:
-    """Ten bins with about equally many examples each."""
+def _reliability(scores: NDArray[np.float64], truth: NDArray[np.bool_], prior: NDArray[np.float64] | None) -> list[Reliability]:
+    """Ten bins with about equally many examples each; Wilson's interval for as many examples as the weights are worth."""
     order = np.argsort(scores, kind="stable")
-    return [
-        Reliability(claimed=float(scores[part].mean()), observed=float(truth[part].mean()), count=len(part), low=ends[0], high=ends[1])
-        for part in np.array_split(order, min(10, len(order)))
-        if len(part) and (ends := wilson(int(truth[part].sum()), len(part)))
-    ]
+    weights = np.ones(len(scores)) if prior is None else prior
+    found = []
+    for part in np.array_split(order, min(10, len(order))):
+        own = weights[part]
+        observed, worth = float(np.average(truth[part], weights=own)), float(own.sum() ** 2 / (own**2).sum())
+        low, high = wilson(observed * worth, worth)
+        claimed = float(np.average(scores[part], weights=own))
+        found.append(Reliability(claimed=claimed, observed=observed, count=len(part), low=low, high=high))
+    return found
 
 
 def _histogram(scores: NDArray[np.float64]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from markupsafe import Markup
 from snapjudge.pages import render_page
 from snapjudge.pages.pictures import histogram, intervals, plot
 from snapjudge.prove.figures import Figure
-from snapjudge.prove.plain import how_often_it_errs, what_it_does, what_it_promises, where_not_to_use_it
+from snapjudge.prove.plain import COUNTED, how_often_it_errs, more_labels, what_it_does, what_it_promises, where_not_to_use_it
 from snapjudge.prove.proof import Proof
 
 NAMES = {
@@ -64,17 +64,13 @@ def threshold_text(proof: Proof) -> str:
         return "This metric flags nothing; the label is the most likely one."
     if threshold.rule is None:
         return f"Flagged from a score of {threshold.value:.3f}: no guarantee was asked for."
+    counted = COUNTED[threshold.rule.figure]
     if threshold.guaranteed:
-        counted = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples", "cost": "examples"}[threshold.rule.figure]
         bound = "a Hoeffding-Bentkus bound" if threshold.rule.figure == "cost" else "an exact binomial bound"
         return f"Flagged from a score of {threshold.value:.3f}: {threshold.rule} holds by {bound} on {threshold.counted} calibration {counted}."
-    if threshold.needed == 0:
-        return (
-            f"Flagged from a score of {threshold.value:.3f}: the judge cannot keep {threshold.rule} on the calibration data; more labels alone would not help."
-        )
     return (
-        f"Flagged from a score of {threshold.value:.3f}: the calibration data ({threshold.counted} counted) cannot support {threshold.rule}; "
-        f"at least {threshold.needed} more labels of that class are needed."
+        f"Flagged from a score of {threshold.value:.3f}: the calibration data ({threshold.counted} {counted}) cannot support {threshold.rule}; "
+        f"{more_labels(threshold.needed, counted)}."
     )
 
 

@@ -19,6 +19,7 @@ class Side(Frozen):
 
     figures: dict[str, Figure]
     cost_per_1000: float | None = None
+    mean_seconds: float | None = None
     median_seconds: float | None = None
     p95_seconds: float | None = None
 
@@ -51,7 +52,7 @@ def rivals(data: Scored, metric: Metric, examples: Sequence[Example], judge_seco
     """Every verdict column of the examples with enough rows, as a rival.
 
     Args:
-        judge_seconds: for one text, as measured in this run.
+        judge_seconds: for one text in batches, the mean of this run.
     """
     names = dict.fromkeys(name for example in examples for name in example.verdicts)
     found = [_rival(name, data, metric, examples, judge_seconds) for name in names]
@@ -79,7 +80,7 @@ def _rival(name: str, data: Scored, metric: Metric, examples: Sequence[Example],
         name=name,
         rows=len(places),
         without=len(examples) - len(places),
-        judge=Side(figures=_some(figures(own, metric)), median_seconds=judge_seconds),
+        judge=Side(figures=_some(figures(own, metric)), mean_seconds=judge_seconds),
         rival=Side(
             figures=_some(figures(theirs, metric)),
             cost_per_1000=1000 * float(np.mean(costs)) if costs else None,

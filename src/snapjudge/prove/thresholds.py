@@ -48,7 +48,7 @@ def choose_escalation(confidence: Sequence[float], right: Sequence[bool], groups
     value, good = np.asarray(confidence, dtype=float)[drawn], np.asarray(right, dtype=bool)[drawn]
     best, least = _ranked(value, good, 1 - rule.bound, 1 - rule.confidence)
     if not best:
-        return Escalation(value=1.1, rule=rule, counted=len(value), needed=max(1, least - len(value)))
+        return Escalation(value=1.1, rule=rule, counted=len(value), needed=max(0, least - len(value)))
     lowest = float(np.sort(value)[::-1][best - 1])
     return Escalation(value=lowest, rule=rule, guaranteed=True, coverage=best / len(value), counted=best)
 
@@ -67,7 +67,7 @@ def _rate(counted: Floats, bound: float, rule: ThresholdRule) -> Threshold:
     tails = stats.binom.cdf(np.arange(total + 1), total, bound)
     passed = int(np.argmax(tails > 1 - rule.confidence)) - 1 if total else -1  # the last tail is 1, so one always fails
     if passed < 0:
-        return Threshold(value=FALLBACK, rule=rule, counted=total, needed=max(1, needed))
+        return Threshold(value=FALLBACK, rule=rule, counted=total, needed=max(0, needed))
     # `passed` errors are allowed; the threshold sits just on the safe side of the next counted score. Ties fall on the safe side.
     if rule.figure == "fpr":
         value = math.nextafter(float(counted[passed]), math.inf) if passed < total else 0.0
@@ -122,7 +122,7 @@ def _cost(score: Floats, truth: Bools, rule: ThresholdRule) -> Threshold:
                 break
             passed[value] = mean
     if not passed:
-        return Threshold(value=FALLBACK, rule=rule, counted=total, needed=max(1, labels_needed(rule.bound / top, 1 - level) - total))
+        return Threshold(value=FALLBACK, rule=rule, counted=total, needed=max(0, labels_needed(rule.bound / top, 1 - level) - total))
     return Threshold(value=min(passed, key=lambda value: passed[value]), rule=rule, guaranteed=True, counted=total)
 
 

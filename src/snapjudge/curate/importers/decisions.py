@@ -81,36 +81,32 @@ def _decided(answer: Mapping[str, Any], terms: ImportTerms) -> dict[str, float] 
     """An answer of /v1/decisions as shares of the metric's labels."""
     labels = terms.metric.label_names
     if answer.get("type") == "predicate":
-        return _shares({labels[0]: answer.get("probability"), labels[-1]: _rest(answer.get("probability"))}, terms)
+        return _shares({labels[0]: answer.get("probability"), labels[-1]: _rest(answer.get("probability"))})
     if answer.get("type") not in ("choice", "score") or not isinstance(answer.get("probabilities"), list):
         return None
     given = [one for one in answer["probabilities"] if isinstance(one, Mapping)]
-    return _shares({str(one.get("label", one.get("value"))): one.get("probability") for one in given}, terms)
+    return _shares({str(one.get("label", one.get("value"))): one.get("probability") for one in given})
 
 
 def _judged(answer: Mapping[str, Any], terms: ImportTerms) -> dict[str, float] | None:
     """An answer of /v1/systemone as shares of the metric's labels."""
     labels = terms.metric.label_names
     if answer.get("type") == "noul":
-        return _shares({labels[0]: answer.get("noul"), labels[-1]: _rest(answer.get("noul"))}, terms)
+        return _shares({labels[0]: answer.get("noul"), labels[-1]: _rest(answer.get("noul"))})
     given = answer.get("probabilities")
     if not isinstance(given, Mapping):
         return None
     if answer.get("type") == "score":
-        return _shares({labels[int(place)]: p for place, p in given.items() if str(place).isdigit() and int(place) < len(labels)}, terms)
-    return _shares({str(name): p for name, p in given.items()}, terms)
+        return _shares({labels[int(place)]: p for place, p in given.items() if str(place).isdigit() and int(place) < len(labels)})
+    return _shares({str(name): p for name, p in given.items()})
 
 
 def _rest(probability: object) -> object:
     return 1 - probability if isinstance(probability, int | float) else None
 
 
-def _shares(given: Mapping[str, object], terms: ImportTerms) -> dict[str, float] | None:
-    """Probabilities by the metric's label; None where they are not numbers."""
+def _shares(given: Mapping[str, object]) -> dict[str, float] | None:
+    """Probabilities as they were given, under names that the import maps; None where they are not numbers."""
     if not given or not all(isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in given.values()):
         return None
-    found: dict[str, float] = {}
-    for name, p in given.items():
-        label = terms.labels.get(name, name)
-        found[label] = found.get(label, 0.0) + float(p)  # type: ignore[arg-type]  # checked above
-    return found
+    return {name: float(p) for name, p in given.items() if isinstance(p, int | float)}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from snapjudge.core.example import words_of
 from snapjudge.core.metric import Metric
 from snapjudge.curate.read import Record, json_objects, records
 from snapjudge.errors import DataInvalid, Problem, StorageFailed
@@ -67,6 +68,8 @@ def with_vote(record: Record) -> Item:
 
 def moment(value: object) -> datetime | None:
     """A time with its zone, from text in ISO format or seconds, milliseconds or nanoseconds since 1970; None where it is no time."""
+    if isinstance(value, str) and value.strip().isdigit() and len(value.strip()) >= 9:
+        value = int(value)  # seconds or less since 1970, as text
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = float(value)
@@ -104,22 +107,12 @@ def fitted(messages: Sequence[Mapping[str, Any]], metric: Metric, context: str =
     turns = [dict(turn) for turn in messages]
     last = max((place for place, turn in enumerate(turns) if turn.get("role") == "assistant"), default=len(turns))
     asked = max((place for place, turn in enumerate(turns[:last]) if turn.get("role") == "user"), default=-1)
-    before = "\n".join(f"{turn.get('role')}: {words(turn)}" for turn in turns[: max(asked, 0)])
+    before = "\n".join(f"{turn.get('role')}: {words_of(turn)}" for turn in turns[: max(asked, 0)])
     found: dict[str, Any] = {
         "messages": turns,
-        "output": words(turns[last]) if last < len(turns) else "",
-        "input": words(turns[asked]) if asked >= 0 else "",
+        "output": words_of(turns[last]) if last < len(turns) else "",
+        "input": words_of(turns[asked]) if asked >= 0 else "",
         "context": context or before,
         "tools": tools,
     }
     return {name: value for name, value in found.items() if name in metric.inputs and value}
-
-
-def words(turn: Mapping[str, Any]) -> str:
-    """The text of a message; its tool calls as JSON where it has no text."""
-    content = turn.get("content")
-    if isinstance(content, list):
-        content = "\n".join(str(part.get("text") or part.get("content") or "") for part in content if isinstance(part, dict))
-    if content:
-        return str(content)
-    return json.dumps(turn["tool_calls"], ensure_ascii=False) if turn.get("tool_calls") else ""

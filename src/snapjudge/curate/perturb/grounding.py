@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 Corruption = Callable[[str, str, Sequence[str], random.Random], str | None]
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w.])\d+(?:\.\d+)?(?![\w])")
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_MONTHS = ["January", "February", "March", "April", "June", "July", "August", "September", "October", "November", "December"]  # May is a verb, too
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _DATED = re.compile(rf"\b({'|'.join((*_MONTHS, *_DAYS))})\b")
 _YEAR = re.compile(r"\b(1[5-9]\d\d|20\d\d)\b")
@@ -14,12 +14,16 @@ _UNITS = (
     *(("km", "miles"), ("kilometers", "miles"), ("kilometres", "miles"), ("meters", "feet"), ("metres", "feet"), ("kg", "pounds"), ("grams", "ounces")),
     *(("minutes", "hours"), ("days", "weeks"), ("months", "years"), ("million", "billion"), ("thousand", "million"), ("percent", "percentage points")),
     *(("Celsius", "Fahrenheit"), ("liters", "gallons"), ("dollars", "euros"), ("morning", "evening"), ("north", "south"), ("east", "west")),
-    *(("first", "last"), ("before", "after"), ("more", "less"), ("increased", "decreased"), ("highest", "lowest"), ("won", "lost")),
+    *(("first", "last"), ("before", "after"), ("more", "less"), ("increased", "decreased"), ("highest", "lowest")),
 )
 _SWAPS = {**dict(_UNITS), **{b: a for a, b in _UNITS}}
-_UNIT = re.compile(rf"\b({'|'.join(map(re.escape, _SWAPS))})\b")
-_NEGATED = re.compile(r"\b(is|are|was|were|can|could|will|would|has|have|had|does|did|do|should|may|must)( not|n't)\b|\bcannot\b|\bnever \b", re.IGNORECASE)
-_PLAIN = re.compile(r"\b(is|are|was|were|can|could|will|would|has|have|had|does|did|should|may|must)\b(?! not|n't)", re.IGNORECASE)
+_UNIT = re.compile(rf"\b({'|'.join(map(re.escape, _SWAPS))})\b(?!['\u2019])")
+_NEGATED = re.compile(
+    r"\b(ca|wo)n['\u2019]t\b|\b(is|are|was|were|could|would|has|have|had|does|did|do|should|must)(?:n['\u2019]t| not)\b"
+    r"|\b(can|will|may) not\b|\bcannot\b|\bnever \b",
+    re.IGNORECASE,
+)
+_PLAIN = re.compile(r"\b(is|are|was|were|can|could|will|would|has|have|had|does|did|should|must)\b(?! not\b|['\u2019])", re.IGNORECASE)
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'-]+(?: (?:of|the|de|van|and) [A-Z][\w'-]+| [A-Z][\w'-]+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -70,7 +74,9 @@ def negation(text: str, _context: str, _others: Sequence[str], rng: random.Rando
     negated = list(_NEGATED.finditer(text))
     if negated:
         match = rng.choice(negated)
-        return _replaced(text, match, "can" if match.group().lower() == "cannot" else match.group(1) or "")
+        short = (match.group(1) or "").lower()
+        kept = "will" if short == "wo" else "can" if short == "ca" or match.group().lower() == "cannot" else match.group(2) or match.group(3) or ""
+        return _replaced(text, match, kept)
     found = list(_PLAIN.finditer(text))
     if not found:
         return None

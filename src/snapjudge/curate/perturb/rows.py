@@ -1,17 +1,16 @@
 """Whole rows perturbed: which field a kind of perturbation touches, which rows it fits, and where the new row says it comes from."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from snapjudge.core.example import Example, Provenance, plain_text
+from snapjudge.core.example import Example, Provenance, content_key, plain_text
 from snapjudge.curate.perturb.attacks import attack, harmless, placed
 from snapjudge.curate.perturb.grounding import CORRUPTIONS
 from snapjudge.curate.perturb.noise import NOISES
 from snapjudge.curate.perturb.personal import People
-from snapjudge.curate.perturb.tools import TOOL_CORRUPTIONS, read_calls, tool_names
+from snapjudge.curate.perturb.tools import TOOL_CORRUPTIONS, dump, read_calls, tool_names
 
 Kind = Literal["grounding", "injection", "harmless", "tools", "personal", "noise"]
 Perturbed = tuple[dict[str, Any], str]
@@ -107,7 +106,7 @@ def _tools(_seed: int) -> Maker:
             changed = TOOL_CORRUPTIONS[method](calls or [], tool_names(row.inputs.get("tools")), rng)
             if changed is not None:
                 whole: Any = changed if row.inputs["output"].lstrip().startswith("[") else changed[0]
-                return {**row.inputs, "output": json.dumps(whole, ensure_ascii=False)}, method
+                return {**row.inputs, "output": dump(whole, row.inputs["output"])}, method
         return None
 
     return make
@@ -130,9 +129,9 @@ def _noise(_seed: int) -> Maker:
     def make(row: Example, _others: Sequence[str], used: Counter[str], rng: random.Random) -> Perturbed | None:
         field = next((name for name in ("output", "input", "context") if isinstance(row.inputs.get(name), str)), None)
         for method in _rarest(list(NOISES), used, rng) if field else ():
-            changed = NOISES[method](row.inputs[str(field)], rng)
-            if changed != row.inputs[str(field)]:
-                return {**row.inputs, str(field): changed}, method
+            made = {**row.inputs, str(field): NOISES[method](row.inputs[str(field)], rng)}
+            if content_key(made) != row.content_key:  # case and spacing alone make no new example: training leaves repeated texts out
+                return made, method
         return None
 
     return make

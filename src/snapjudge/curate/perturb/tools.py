@@ -51,6 +51,17 @@ def _arguments(call: Call) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
+def _with_arguments(call: Call, arguments: dict[str, Any]) -> Call:
+    """The call with other arguments, as JSON text where they were text."""
+    return {**call, "arguments": dump(arguments, str(call["arguments"])) if isinstance(call.get("arguments"), str) else arguments}
+
+
+def dump(value: object, like: str) -> str:
+    """A value as JSON spaced as a text was, so that the spacing does not give a changed call away."""
+    tight = '": ' not in like and '", ' not in like
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":") if tight else None, indent=2 if "\n" in like.strip() else None)
+
+
 def wrong_value(calls: list[Call], _tools: list[Any], rng: random.Random) -> list[Call] | None:
     """One argument of another value of its type."""
     spots = [(place, name) for place, call in enumerate(calls) for name, value in _arguments(call).items() if _changed(value, rng) is not None]
@@ -58,7 +69,7 @@ def wrong_value(calls: list[Call], _tools: list[Any], rng: random.Random) -> lis
         return None
     place, name = rng.choice(spots)
     own = _arguments(calls[place])
-    return [{**call, "arguments": {**own, name: _changed(own[name], rng)}} if at == place else call for at, call in enumerate(calls)]
+    return [_with_arguments(call, {**own, name: _changed(own[name], rng)}) if at == place else call for at, call in enumerate(calls)]
 
 
 def _changed(value: object, rng: random.Random) -> object:
@@ -68,7 +79,8 @@ def _changed(value: object, rng: random.Random) -> object:
         return value + rng.choice((1, 2, 5, 10))
     if isinstance(value, str) and len(value) > 1:
         words = value.split()
-        return " ".join(words[:-1]) if len(words) > 2 else f"{value[::-1].lower()}"
+        turned = value[::-1].lower()
+        return " ".join(words[:-1]) if len(words) > 2 else turned if turned != value.lower() else f"{value}x"
     return value[:-1] if isinstance(value, list) and len(value) > 1 else None
 
 
@@ -79,7 +91,7 @@ def missing_argument(calls: list[Call], _tools: list[Any], rng: random.Random) -
         return None
     place, name = rng.choice(spots)
     left = {key: value for key, value in _arguments(calls[place]).items() if key != name}
-    return [{**call, "arguments": left} if at == place else call for at, call in enumerate(calls)]
+    return [_with_arguments(call, left) if at == place else call for at, call in enumerate(calls)]
 
 
 def missing_call(calls: list[Call], _tools: list[Any], rng: random.Random) -> list[Call] | None:
