@@ -15,7 +15,7 @@ from benchmarks.common import DATA, ROOT, arguments, record
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.curate.agreement import agreement, vote_counts
-from snapjudge.curate.audit import Audit
+from snapjudge.curate.findings import Audit
 from snapjudge.flows.audit_data import AuditRequest, audit_data
 
 _TABLE = ROOT / "docs" / "audits.md"

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from snapjudge.core.example import Example, Provenance
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
-from snapjudge.curate.audit import Audit, AuditData, audit
+from snapjudge.curate.audit import AuditData, audit
+from snapjudge.curate.findings import Audit
 from snapjudge.curate.ranking import auroc
 from snapjudge.errors import OptionInvalid, TooFewExamples
 from snapjudge.flows.audit_data import AuditRequest, audit_data, guess_metric, render_audit

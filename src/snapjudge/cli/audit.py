@@ -10,7 +10,7 @@ from rich.table import Table
 from snapjudge.cli.console import EXIT_GATE, AsJson, Bars, MappingOption, MetricFile, output, print_json, shown_errors
 
 if TYPE_CHECKING:
-    from snapjudge.curate.audit import Audit
+    from snapjudge.curate.findings import Audit
 
 
 def audit(

@@ -6,16 +6,14 @@ A finding has a level: `error` fails a build, `warning` wants a look, `info` is 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from snapjudge.core.example import Example, plain_text
-from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
+from snapjudge.curate.findings import Audit, Cluster, Finding, Row, Severity, ShortcutFigure
 from snapjudge.curate.importers.terms import moment
 from snapjudge.curate.near import common_shingles, index_of, near_groups, near_text
 from snapjudge.curate.personal import personal_spans
@@ -24,75 +22,12 @@ from snapjudge.curate.shortcuts import Rows, Shortcut, by_value, shortcuts
 from snapjudge.curate.split import hashed
 from snapjudge.curate.words import FOLDS, clusters, out_of_fold, telling_words, word_matrix
 
-Severity = Literal["error", "warning", "info"]
 PER_CLASS, FEWEST_TEST, MOST_TEST, FEWEST_TRAIN, MOST_TRAIN = 100, 300, 500, 1_000, 10_000  # the rules of the systems this one descends from
 SHORTCUT_WARNING, SHORTCUT_ERROR = 0.65, 0.80  # lower end of the AUROC's interval
 _CONFLICTS_ERROR = 0.01
 _WORDS_TELL = 0.70  # lower end of their AUROC from which they may doubt a label
 _SAMPLE = 20_000
 _SHOWN = 200
-
-
-class Row(Frozen):
-    """An example a finding names."""
-
-    id: str
-    where: str
-    label: str
-    text: str
-    note: str = ""
-
-
-class Finding(Frozen):
-    """One thing found: a stable code, how bad it is, one sentence, and the rows it is about (the first of `count`)."""
-
-    code: str
-    severity: Severity
-    message: str
-    advice: str = ""
-    count: int = 0
-    rows: tuple[Row, ...] = ()
-
-
-class ShortcutFigure(Frozen):
-    """How well one property alone predicts a label: AUROC with its 95 % interval."""
-
-    name: str
-    label: str
-    detail: str
-    auroc: float
-    low: float
-    high: float
-
-
-class Cluster(Frozen):
-    """A kind of text: the words that tell it from the rest, how many there are, how they are labelled, how many are in the test."""
-
-    words: tuple[str, ...]
-    examples: int
-    labels: dict[str, int]
-    test: int
-
-
-class Audit(Frozen):
-    """audit.json: what was looked at and found."""
-
-    format: int = 1
-    metric: str
-    examples: int
-    parts: dict[str, dict[str, int]] = Field(description="part -> label -> examples")
-    findings: tuple[Finding, ...]
-    shortcuts: tuple[ShortcutFigure, ...]
-    words_auroc: ShortcutFigure | None = Field(default=None, description="what a bag of words tells: the ease of the data, no fault of it")
-    noise: float | None = Field(default=None, description="estimated share of wrong labels")
-    languages: dict[str, float] = Field(description="share of texts by language, of those looked at")
-    personal: dict[str, int] = Field(description="examples with personal data, by kind")
-    clusters: tuple[Cluster, ...] = ()
-
-    def failed(self, level: Literal["error", "warning", "never"]) -> bool:
-        """Whether there is a finding at that level or above."""
-        bad = {"error": ("error",), "warning": ("error", "warning"), "never": ()}[level]
-        return any(finding.severity in bad for finding in self.findings)
 
 
 @dataclass(frozen=True)

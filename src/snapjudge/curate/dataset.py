@@ -49,6 +49,11 @@ class Dataset:
         return self.folder / "criteria.jsonl"
 
     @property
+    def review(self) -> Path:
+        """Rows that judges differ on, for a person to look at."""
+        return self.folder / "review.jsonl"
+
+    @property
     def test(self) -> Path:
         """The frozen test set."""
         return self.folder / "test.json"
@@ -170,6 +175,13 @@ def writing(dataset: Dataset) -> Iterator[ExampleWriter]:
     """
     with appending(dataset.examples) as journal:
         yield ExampleWriter(dataset, journal)
+
+
+def add_to_review(dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows {"id", "reason", ...} to the review queue that are not in it."""
+    with appending(dataset.review) as journal:
+        known = {json.loads(line)["id"] for line in journal.known.lines}
+        journal.add(json.dumps(row, ensure_ascii=False).encode() for row in rows if row["id"] not in known)
 
 
 def check_criteria(dataset: Dataset, metric: Metric) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from snapjudge.core.example import Example
 from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.core.progress import Progress
-from snapjudge.curate.audit import SHORTCUT_ERROR, SHORTCUT_WARNING, Audit, AuditData, Finding, Row, audit
+from snapjudge.curate.audit import SHORTCUT_ERROR, SHORTCUT_WARNING, AuditData, audit
 from snapjudge.curate.dataset import Dataset, labelled
+from snapjudge.curate.findings import Audit, Finding, Row
 from snapjudge.curate.read import records, to_example
 from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
 from snapjudge.flows.splitting import splits_of

@@ -1,11 +1,9 @@
 """Consensus: prompted judges label a data set, but only after their agreement with people has been measured and told."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.agreement import MISSING, Ints, agreement
 from snapjudge.curate.consensus import Consensus, Method, consensus
-from snapjudge.curate.dataset import Dataset, check_criteria, read_dataset
-from snapjudge.curate.journal import appending
+from snapjudge.curate.dataset import Dataset, add_to_review, check_criteria, read_dataset
 from snapjudge.curate.labels import PEOPLE, LabelEvent, append_labels, current_labels, read_labels
 from snapjudge.curate.split import hashed
 from snapjudge.errors import BudgetSpent, OptionInvalid
@@ -257,7 +254,8 @@ def _label(checked: _Votes, judged: _Votes, found: _Round, request: ConsensusReq
         else:
             events.append(_event(row, told, signed, metric, judged.reasons[place]))
     result.labelled = append_labels(request.dataset.labels, events, ignore_time=True)
-    result.review = _queue(request.dataset.folder / "review.jsonl", queue)
+    add_to_review(request.dataset, queue)
+    result.review = len(queue)
 
 
 def _event(row: Example, shares: dict[str, float], signed: str, metric: Metric, reason: str) -> LabelEvent:
@@ -273,14 +271,6 @@ def _event(row: Example, shares: dict[str, float], signed: str, metric: Metric, 
         source="consensus",
         shares=shares if len(shares) > 1 else None,
     )
-
-
-def _queue(path: Path, rows: Sequence[dict[str, Any]]) -> int:
-    """Add rows to the review queue that are not in it; returns how many are in this run's."""
-    with appending(path) as journal:
-        known = {json.loads(line)["id"] for line in journal.known.lines}
-        journal.add(json.dumps(row, ensure_ascii=False).encode() for row in rows if row["id"] not in known)
-    return len(rows)
 
 
 def _tell(result: ConsensusResult, bill: Bill, parts: Sequence[_Votes]) -> None:

@@ -11,8 +11,7 @@ from snapjudge.core.example import Example, Provenance, content_key
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.batches import SAMPLE, Batch, read_rows, verdicts_of, write_batch
-from snapjudge.curate.dataset import Dataset, check_criteria, labelled, read_dataset, writing
-from snapjudge.curate.journal import appending
+from snapjudge.curate.dataset import Dataset, add_to_review, check_criteria, labelled, read_dataset, writing
 from snapjudge.curate.labels import LabelEvent, append_labels
 from snapjudge.curate.near import common_shingles, index_of, near_text
 from snapjudge.curate.perturb.rows import Kind, perturb
@@ -150,9 +149,7 @@ def write_data(request: WriteRequest, memory: Memory, progress: Progress, stop: 
     rows = _written(request, memory, bill, counts, progress, stop)
     kept = _distinct(rows, request, counts)
     agreed, queue = _judged(kept, request, memory, bill, counts, progress, stop)
-    with appending(request.dataset.folder / "review.jsonl") as journal:
-        known = {json.loads(line)["id"] for line in journal.known.lines}
-        journal.add(json.dumps(row, ensure_ascii=False).encode() for row in queue if row["id"] not in known)
+    add_to_review(request.dataset, queue)
     write_batch(request.dataset, request.name, agreed, request.metric, sample=request.sample, seed=request.seed)
     result = _result(request.name, agreed, request.metric, request.sample, dict(counts), bill.spent)
     return SynthesisResult(**{**vars(result), "expected_cost": cost})

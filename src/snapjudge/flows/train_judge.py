@@ -9,7 +9,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapjudge import __version__
-from snapjudge.core.calibration import Calibration, band
-from snapjudge.core.example import Example, length_of
-from snapjudge.core.judgement import judge_of
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
 from snapjudge.core.manifest import BackboneId, Manifest
 from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import dump_metric
@@ -27,6 +25,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.suite import read_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
+from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.card import model_card
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.probing import probe_judge
@@ -40,23 +39,20 @@ from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
 from snapjudge.prove.baselines import BaselineData
-from snapjudge.prove.calibrators import CalibrationData, fit_calibration, length_edges
 from snapjudge.prove.comparison import is_right
-from snapjudge.prove.figures import Paired, compare, group_numbers, main_figure
+from snapjudge.prove.figures import Paired, compare, main_figure
 from snapjudge.prove.figures import figures as figures_of
 from snapjudge.prove.plain import COUNTED, more_labels
 from snapjudge.prove.probes import Probe
-from snapjudge.prove.promises import Promise, agreement_promises, flagging_promises
+from snapjudge.prove.promises import Promise
 from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_gates, prove, scored
 from snapjudge.prove.report import render_report
-from snapjudge.prove.thresholds import choose_escalation, choose_threshold
 from snapjudge.store.bundles import next_version, write_bundle
 from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitData, FitResult, Validation
 
 MOST_WINDOWS = 64
-_FEWEST_GROUPS = 20  # in the calibration split, below which nothing is said of promises
 SEEN_DIGITS = 12  # of each training text's digest, kept in the bundle so that `prove` can refuse a leak
 
 
@@ -67,17 +63,6 @@ def train_judge(request: TrainRequest, config: TrainConfig, progress: Progress |
         any SnapjudgeError; Interrupted leaves a state that the same call with `resume` goes on from.
     """
     return _Training(request, config, progress or Silent(), stop).run()
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What a map says of examples: score, confidence, whether the label is right, whether the truth is flagged, and the group of each."""
-
-    scores: list[float]
-    confidence: list[float]
-    right: list[bool]
-    positive: list[bool]
-    groups: list[int]
 
 
 class _Training:
@@ -108,6 +93,7 @@ class _Training:
 
     def run(self) -> TrainResult:
         self.splits = read_splits(self.request, self.config, self.metric, self._note)
+        self.terms = CalibrationTerms(self.metric, self.splits.calibration, self.rule, self.escalation, self.prevalence, self.config.calibrate_by)
         self.backbone = load_backbone(self.config.backbone)
         self.readout = render_readout(self.metric, self.backbone)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
@@ -116,7 +102,7 @@ class _Training:
         fits, chosen = self._fit(work)
         log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
         self.seconds = self._last_seconds / max(1, len(self.splits.test))
-        calibration, promises = self._calibrate(log_p["calibration"]), self._promises(log_p["calibration"])
+        calibration, promises = self.terms.calibrate(log_p["calibration"]), self.terms.promises(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
         question = Question(self.metric, self.readout, fits[chosen].adapter)
         probes = probe_judge(self.backbone, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
@@ -250,58 +236,6 @@ class _Training:
         self._last_seconds = time.monotonic() - began
         return found
 
-    def _calibrate(self, log_p: Sequence[tuple[float, ...]]) -> Calibration:
-        """Map, threshold and escalation from the calibration split alone.
-
-        A map of two labels keeps the order of scores, so map and a threshold on a rate both come from all of it. A map of more labels or by part may reorder
-        scores by what it has seen of the labels, and a rule on cost or confidence holds for probabilities as they are; there the map comes from one half of
-        the groups and the guarantee from the other.
-        """
-        halved = self.escalation is not None or (self.rule is not None and (self._reorders or self.rule.figure == "cost"))
-        fitted, held = self._fitted(log_p, halved=halved)
-        if self.escalation is not None:
-            fitted = fitted.model_copy(update={"escalation": choose_escalation(held.confidence, held.right, held.groups, self.escalation)})
-        if self.metric.positive_labels:
-            fitted = fitted.model_copy(update={"threshold": choose_threshold(held.scores, held.positive, held.groups, self.rule)})
-        return fitted
-
-    def _promises(self, log_p: Sequence[tuple[float, ...]]) -> list[Promise]:
-        """What could be promised; of agreement always from one half of the groups under a map from the other, and not at another prevalence."""
-        groups = {example.group for example in self.splits.calibration}
-        if len(groups) < _FEWEST_GROUPS:
-            return []
-        _, whole = self._fitted(log_p, halved=False)
-        _, half = self._fitted(log_p, halved=True)
-        rates = half if self._reorders else whole
-        found = flagging_promises(rates.scores, rates.positive, rates.groups) if self.metric.positive_labels else []
-        return found if self.prevalence else [*found, *agreement_promises(half.confidence, half.right, half.groups)]
-
-    @property
-    def _reorders(self) -> bool:
-        """Whether the map may reorder scores by what it has seen of the labels."""
-        return len(self.metric.labels) > 2 or bool(self.config.calibrate_by)
-
-    def _fitted(self, log_p: Sequence[tuple[float, ...]], *, halved: bool) -> tuple[Calibration, "_Held"]:
-        """A map, and what it says of the calibration examples (of the half it has not seen, if halved)."""
-        examples, metric, by = self.splits.calibration, self.metric, self.config.calibrate_by
-        groups = group_numbers([example.group for example in examples]).tolist()
-        labels = [example.label_index for example in examples]
-        mapping, judging = ([i for i, group in enumerate(groups) if not halved or group % 2 == half] for half in (0, 1))
-        lengths = [length_of(example.inputs) for example in examples]
-        edges = length_edges(lengths) if by == "length" else ()
-        parts = [band(length, edges) if by == "length" else example.provenance.source for length, example in zip(lengths, examples, strict=True)]
-        data = CalibrationData(log_p, labels, groups, parts if by else ()).take(mapping)
-        fitted = fit_calibration(data, metric.type, prevalence=self.prevalence, by=by, edges=edges)
-        found = [judge_of("", metric, fitted, log_p[i], 1, fitted.part_of(lengths[i], examples[i].provenance.source)) for i in judging]
-        truth = [metric.label_names[labels[i]] for i in judging]
-        return fitted, _Held(
-            [one.score for one in found],
-            [one.confidence for one in found],
-            [one.label == name for one, name in zip(found, truth, strict=True)],
-            [name in metric.positive_labels for name in truth],
-            [groups[i] for i in judging],
-        )
-
     def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], probes: Sequence[Probe], scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
         self._check_stop()
@@ -318,7 +252,7 @@ class _Training:
         contestants = [Contestant("judge", log_p, calibration)]
         for baseline, (for_calibration, for_test) in found.items():
             rows = [tuple(row) for row in for_calibration.tolist()]
-            fitted = self._calibrate(rows)
+            fitted = self.terms.calibrate(rows)
             contestants.append(Contestant(baseline, [tuple(row) for row in for_test.tolist()], fitted))
         parts = {part: len(some) for part, some in self._parts(*vars(self.splits))}
         made = made_with(self._data_digests(), self.config.fit.seed, backbone=f"{self.backbone.name} {self.backbone.digest[:16]}")

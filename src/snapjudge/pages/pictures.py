@@ -101,9 +101,10 @@ def costs(title: str, lines: Mapping[str, Sequence[Point]], *, mark: float) -> M
 def bars(title: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
     """Counts as stacked shares, one bar a row, each part labelled where it is wide enough."""
     left, right, step, top = 120, 640, 26, 44
-    names = list(dict.fromkeys(name for _, parts in rows for name in parts))[: len(_COLOURS)]
+    names = list(dict.fromkeys(name for _, parts in rows for name in parts))
+    many = len(names) > len(_COLOURS)  # then every part carries its name
     body, at = [], float(left)
-    for name, colour in zip(names, _COLOURS, strict=False):
+    for name, colour in zip([] if many else names, _COLOURS, strict=False):
         body.append(f'<rect x="{at:.0f}" y="24" width="9" height="9" fill="{colour}"/><text x="{at + 13:.0f}" y="32">{escape(name)}</text>')
         at += 28 + 5.4 * len(name)
     for number, (row, parts) in enumerate(rows):
@@ -112,13 +113,14 @@ def bars(title: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
         for place, (name, count) in enumerate(parts.items()):
             width = (right - left) * count / total
             colour = _COLOURS[min(place, len(_COLOURS) - 1)]
-            opacity = max(0.35, 1 - 0.12 * max(0, place - len(_COLOURS) + 1))
+            opacity = (1.0, 0.8)[place % 2] if many else 1.0
             body.append(
                 f'<rect x="{x:.1f}" y="{y}" width="{max(0.0, width - 1):.1f}" height="18" fill="{colour}" opacity="{opacity:.2f}">'
                 f"<title>{escape(name)}: {count}</title></rect>"
             )
-            if width > 34:
-                body.append(f'<text x="{x + 5:.1f}" y="{y + 13}" fill="var(--page)">{count:,}</text>')
+            shown = f"{name} {count:,}" if many else f"{count:,}"
+            if width > 12 + 5.6 * len(shown):
+                body.append(f'<text x="{x + 5:.1f}" y="{y + 13}" fill="var(--page)">{escape(shown)}</text>')
             x += width
     height = top + step * len(rows) + 8
     return Markup(  # noqa: S704 - every text in it is escaped
