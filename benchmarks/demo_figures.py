@@ -13,7 +13,7 @@ from snapjudge.core.progress import Silent
 from snapjudge.flows.demo import train_demo
 from snapjudge.prove.report import NAMES, show_figure, threshold_text
 
-SHOWN = ("auroc", "auprc", "f1", "precision", "recall", "fpr", "recall_at_1_fpr", "brier", "ece")
+SHOWN = ("auroc", "auprc", "f1", "precision", "recall", "fpr", "brier", "ece")
 
 
 def main() -> None:
