@@ -56,7 +56,7 @@ def freeze(examples: Sequence[Example], metric: Metric, *, size: int, by_time: b
     if len(examples) < 2 * size:
         raise TooFewExamples(
             "data set",
-            [Problem("(data)", f"{len(examples)} labelled examples", f"at least {2 * size} for a test of {size}")],
+            [Problem("(data)", f"{len(examples)} examples labelled by people", f"at least {2 * size} for a test of {size}")],
             hint="label more, or pass --test SIZE",
         )
     groups = list(groups_of(examples).values())
