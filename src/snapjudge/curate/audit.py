@@ -40,7 +40,7 @@ class AuditData:
 
 
 def audit(data: AuditData, progress: Progress) -> Audit:
-    """Look at everything. Deterministic; 100,000 short texts take about a minute and a half on two cores."""
+    """Look at everything. Deterministic; 100,000 short texts take about a minute on two cores."""
     return _Auditor(data, progress).run()
 
 
