@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapjudge.core.calibration import Calibration, Threshold, softmax
-from snapjudge.core.example import Example, check_inputs, content_key
+from snapjudge.core.example import Example, check_inputs, content_key, plain_text
 from snapjudge.core.judgement import judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.rules import Gate, ThresholdRule
@@ -143,3 +143,13 @@ def test_gates_hold_against_the_figure_or_an_end_of_its_interval():
         Gate.parse("f1 is good")
     with pytest.raises(RuleInvalid):
         Gate.parse("f1>=0.9.1")
+
+
+def test_a_message_says_its_text_its_parts_and_its_tool_calls():
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "delete"}, {"type": "text", "text": "it"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "delete_all"}}]},
+    ]
+    text = plain_text({"messages": turns})
+    assert "user: delete\nit" in text
+    assert "delete_all" in text

@@ -13,6 +13,7 @@ from snapjudge.core.progress import Silent
 from snapjudge.curate.audit import AuditData, audit
 from snapjudge.curate.findings import Audit
 from snapjudge.curate.ranking import auroc
+from snapjudge.curate.words import clusters, word_matrix
 from snapjudge.errors import OptionInvalid, TooFewExamples
 from snapjudge.flows.audit_data import AuditRequest, audit_data, guess_metric, render_audit
 from tests.conftest import shared
@@ -156,3 +157,13 @@ def test_the_length_leak_of_gptfuzz_is_found():
     length = next(one for one in found.shortcuts if one.name == "length of output")
     assert 0.8 < length.low < length.auroc < 0.87
     assert "shortcut_length_of_output" in codes(found, "error")
+
+
+def test_two_large_groups_and_three_rows_are_no_reason_to_fail():
+    for seed in range(4):
+        rows = []
+        for n, e in enumerate(examples(200)):
+            rows.append(e.model_copy(update={"provenance": Provenance(group=f"{seed}{n % 2}", source=f"s{n % 3}")}))
+        assert run(rows).examples == 200
+    matrix, _ = word_matrix(["one text here", "another text there", "a third one"])
+    assert len(clusters(matrix)[0]) == 3

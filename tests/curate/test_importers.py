@@ -9,6 +9,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.curate.dataset import Dataset, labelled
 from snapjudge.curate.importers import IMPORTERS, sniff
+from snapjudge.curate.importers.terms import moment
 from snapjudge.curate.labels import read_labels
 from snapjudge.errors import DataInvalid, OptionInvalid, SnapjudgeError
 from snapjudge.flows.importing import ImportRequest, import_data
@@ -229,3 +230,40 @@ def test_no_importer_crashes_on_bad_input(name, text, tmp_path):
 def test_an_unknown_format_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(OptionInvalid, match="no format"):
         bring(tmp_path, write(tmp_path, FORMATS["records"]), format="word")
+
+
+def test_labels_of_a_decision_log_are_renamed_once(tmp_path):
+    found, (example,) = bring(tmp_path, write(tmp_path, FORMATS["decisions"]), labels={"bad": "fine", "fine": "bad"})
+    assert found.labels == 1
+    assert example.target == (0.125, 0.875)
+
+
+@pytest.mark.parametrize(("text", "year"), [("1712011512345", 2024), ("1700000000", 2023), ("2026-02-03", 2026), ("2026-02-03T04:05:06+02:00", 2026)])
+def test_times_come_as_text_or_as_seconds_since_1970(text, year):
+    assert moment(text).year == year
+    assert moment("soon") is None
+
+
+def test_what_is_no_unicode_is_rejected_and_the_rest_is_imported(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_bytes(b"id,input,output,label,labeler\n1,q,a,bad,ana\n" + b"2,q,b,bad,J\xfcrgen\n")
+    found, _ = bring(tmp_path, path)
+    assert (found.added, len(found.rejected)) == (1, 1)
+    assert "Unicode" in found.rejected[0]
+    rows = [{"id": "3", "inputs": STATE, "meta": {"category": "\ud83d"}}, {"id": "4", "inputs": {"input": "q", "output": "c"}}]
+    assert len(bring(tmp_path, write(tmp_path, rows))[0].rejected) == 1
+
+
+def test_rows_without_an_id_are_told_apart_by_all_their_fields(tmp_path):
+    metric = METRIC.model_copy(update={"inputs": ("output",)})
+    rows = [{"inputs": {"input": f"question {n}", "output": "I can't help with that."}, "label": "fine"} for n in range(3)]
+    found, examples = bring(tmp_path, write(tmp_path, rows), metric)
+    assert (found.added, found.rejected, len(examples)) == (3, [], 3)
+
+
+def test_rationales_are_redacted_with_the_rows(tmp_path):
+    why = {"from_name": "why", "value": {"text": ["gives john@example.com away"]}}
+    task = {"id": 1, "data": STATE, "annotations": [{"completed_by": 1, "result": [{"from_name": "toxic", "value": {"choices": ["bad"]}}, why]}]}
+    bring(tmp_path, write(tmp_path, [task], "in.json"), redact=True)
+    (event,) = read_labels(Dataset(tmp_path / "ds").labels).events
+    assert event.rationale == "gives [EMAIL] away"

@@ -113,6 +113,7 @@ def test_a_suite_grows_from_settled_errors_and_gates(workshop, second, tmp_path)
     config = TrainConfig(scope="readout", probes=0, fit=FitConfig(rank=2, alpha=4, batch=16, epochs=1, cache_gb=0.1, seed=5))
     gated = train_judge(TrainRequest(folder / "metric.yaml", [folder / "data.jsonl"], tmp_path / "gated", suite=suite), config)
     (gate,) = gated.proof.gates
+    assert bool(gate.found) == any("are lost" in note for note in gated.proof.notes)
     assert gate.passed == (check_suite(str(gated.folder), suite, Silent(), update=False).lost == ())
     again = check_suite(str(second.folder), suite, Silent(), update=False)
     assert len(again.lost) + len([name for name in read_suite(suite, metric).held if name not in again.lost]) == wrong
