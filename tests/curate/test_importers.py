@@ -9,8 +9,8 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.curate.dataset import Dataset, labelled
 from snapjudge.curate.importers import IMPORTERS, sniff
-from snapjudge.curate.importers.terms import moment
 from snapjudge.curate.labels import read_labels
+from snapjudge.curate.times import moment
 from snapjudge.errors import DataInvalid, OptionInvalid, SnapjudgeError
 from snapjudge.flows.importing import ImportRequest, import_data
 

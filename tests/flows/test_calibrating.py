@@ -36,23 +36,24 @@ def terms(metric, examples, rule=None, escalation=None, prevalence=()):
 
 def test_agreement_is_promised_from_a_half_and_not_at_another_prevalence():
     examples, log_p = world(BOOLEAN)
-    plain = terms(BOOLEAN, examples).promises(log_p)
+    plain = terms(BOOLEAN, examples).calibrate_and_promise(log_p)[1]
     agreeing = [promise for promise in plain if promise.rule.figure == "agreement"]
     assert len(agreeing) == 3
     assert all(promise.counted <= 300 for promise in agreeing)
     assert any(promise.counted > 250 for promise in plain if promise.rule.figure == "fpr"), "a map of two labels keeps the order: all negatives count"
-    moved = terms(BOOLEAN, examples, prevalence=(0.01, 0.99)).promises(log_p)
+    moved = terms(BOOLEAN, examples, prevalence=(0.01, 0.99)).calibrate_and_promise(log_p)[1]
     assert {promise.rule.figure for promise in moved} == {"fpr", "recall"}
 
 
 def test_a_map_that_may_reorder_scores_gives_promises_from_the_other_half():
     examples, log_p = world(CHOICE)
-    found = terms(CHOICE, examples).promises(log_p)
+    found = terms(CHOICE, examples).calibrate_and_promise(log_p)[1]
     assert all(promise.counted < 260 for promise in found if promise.rule.figure == "fpr"), "about 200 of 400 negatives"
     rule = ThresholdRule.parse("fpr<=0.2@90%")
     assert terms(CHOICE, examples, rule).calibrate(log_p).examples < 350
     assert terms(BOOLEAN, *world(BOOLEAN)[:1], rule).calibrate(world(BOOLEAN)[1]).examples == 600
-    assert terms(BOOLEAN, examples[:10]).promises(log_p[:10]) == []
+    few, scores = world(BOOLEAN, 10)
+    assert terms(BOOLEAN, few).calibrate_and_promise(scores)[1] == []
 
 
 @pytest.mark.flow

@@ -97,6 +97,11 @@ def words_of(turn: Mapping[str, Any]) -> str:
     return "\n".join(str(part) for part in (content, calls) if part)
 
 
+def shortened(text: str, most: int) -> str:
+    """A text for people, cut at `most` characters and saying so."""
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text)} characters)"
+
+
 def plain_text(inputs: Inputs) -> str:
     """All fields as one text."""
     return "\n".join(texts_of(inputs).values())

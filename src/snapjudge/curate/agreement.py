@@ -109,13 +109,19 @@ def to_adjudicate(counts_NK: Ints) -> Ints:
 
 def confusion(votes_NR: Ints, labels: int, labeler: int) -> Ints:
     """Of one labeler: [K, K], rows the label most others gave (ties left out), columns the labeler's own."""
-    others_NK = vote_counts(np.delete(votes_NR, labeler, axis=1), labels)
+    most_N = majority(vote_counts(np.delete(votes_NR, labeler, axis=1), labels))
     own_N = votes_NR[:, labeler]
-    best_N = others_NK.max(1)
-    clear = (best_N > 0) & ((others_NK == best_N[:, None]).sum(1) == 1) & (own_N != MISSING)
+    clear = (most_N != MISSING) & (own_N != MISSING)
     found = np.zeros((labels, labels), dtype=np.int64)
-    np.add.at(found, (others_NK[clear].argmax(1), own_N[clear]), 1)
+    np.add.at(found, (most_N[clear], own_N[clear]), 1)
     return found
+
+
+def majority(counts_NK: Ints) -> Ints:
+    """The label with the most votes of each item [N]; MISSING where nobody voted, or two labels have as many."""
+    best_N = counts_NK.max(1)
+    clear = (best_N > 0) & ((counts_NK == best_N[:, None]).sum(1) == 1)
+    return np.where(clear, counts_NK.argmax(1), MISSING)
 
 
 class _Sums:

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from snapjudge.core.example import Example, plain_text
+from snapjudge.core.example import Example, plain_text, shortened
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.findings import Audit, Cluster, Finding, Row, Severity, ShortcutFigure
-from snapjudge.curate.importers.terms import moment
+from snapjudge.curate.frozen import PER_CLASS
 from snapjudge.curate.near import common_shingles, index_of, near_groups, near_text
 from snapjudge.curate.personal import personal_spans
 from snapjudge.curate.ranking import auroc
 from snapjudge.curate.shortcuts import Rows, Shortcut, by_value, shortcuts
 from snapjudge.curate.split import hashed
+from snapjudge.curate.times import moment
 from snapjudge.curate.words import FOLDS, clusters, out_of_fold, telling_words, word_matrix
 
-PER_CLASS, FEWEST_TEST, MOST_TEST, FEWEST_TRAIN, MOST_TRAIN = 100, 300, 500, 1_000, 10_000  # the rules of the systems this one descends from
+FEWEST_TEST, MOST_TEST, FEWEST_TRAIN, MOST_TRAIN = 300, 500, 1_000, 10_000  # with PER_CLASS, the rules of the systems this one descends from
 SHORTCUT_WARNING, SHORTCUT_ERROR = 0.65, 0.80  # lower end of the AUROC's interval
 _CONFLICTS_ERROR = 0.01
 _WORDS_TELL = 0.70  # lower end of their AUROC from which they may doubt a label
@@ -101,9 +102,8 @@ class _Auditor:
         self.found.append(Finding(code=code, severity=severity, message=message, advice=advice, count=len(named) if count is None else count, rows=shown))
 
     def _row(self, place: int, note: str) -> Row:
-        example, text = self.examples[place], self.texts[place]
-        shown = text if len(text) <= 300 else f"{text[:300]} ... ({len(text)} characters)"
-        return Row(id=example.id, where=example.where, label=self.metric.label_names[self.labels[place]], text=shown, note=note)
+        example, text = self.examples[place], shortened(self.texts[place], 300)
+        return Row(id=example.id, where=example.where, label=self.metric.label_names[self.labels[place]], text=text, note=note)
 
     def _counts(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
         counts = np.bincount(self.labels[chosen], minlength=len(self.metric.labels))
@@ -260,14 +260,12 @@ class _Auditor:
                 named.append((place, ", ".join(found)))
         if named:
             told = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-            rows = [(place, note) for place, note in named[:_SHOWN]]
             self._tell(
                 "personal_data",
                 "warning",
                 f"{len(named)} texts hold what looks like personal data: {told}",
                 "`snapjudge data import --redact` replaces it before storage",
-                rows,
-                len(named),
+                named,
             )
         return dict(kinds)
 
@@ -307,12 +305,12 @@ class _Auditor:
 
     def _words_figure(self, p: NDArray[np.float64], labels: NDArray[np.int64], names: NDArray[np.int64]) -> ShortcutFigure | None:
         some = names[:1] if len(names) == 2 else names
-        areas = [(auroc(p[:, column], labels == column), self.metric.label_names[name]) for column, name in enumerate(some)]
-        best = max((pair for pair in areas if pair[0] is not None), key=lambda pair: pair[0].value if pair[0] else 0.0, default=None)
-        if best is None or best[0] is None:
-            return None
-        area = best[0]
-        return ShortcutFigure(name="a bag of words", label=best[1], detail="out of fold", auroc=area.value, low=area.low, high=area.high)
+        told = [
+            ShortcutFigure(name="a bag of words", label=self.metric.label_names[name], detail="out of fold", auroc=area.value, low=area.low, high=area.high)
+            for column, name in enumerate(some)
+            if (area := auroc(p[:, column], labels == column)) is not None
+        ]
+        return max(told, key=lambda one: one.auroc, default=None)
 
     def _shortcuts(self, chosen: NDArray[np.int64], languages: list[str]) -> tuple[ShortcutFigure, ...]:
         found = shortcuts(Rows(self.examples, self.texts, self.labels, self.second, self.metric))

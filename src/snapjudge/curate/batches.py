@@ -10,7 +10,7 @@ from typing import Any
 
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
-from snapjudge.curate.dataset import Dataset
+from snapjudge.curate.dataset import Dataset, row_of
 from snapjudge.curate.journal import appending, read_journal
 from snapjudge.errors import OptionInvalid, RunConflict
 
@@ -90,13 +90,8 @@ def write_batch(dataset: Dataset, name: str, examples: Sequence[Example], metric
     batch.folder.mkdir(parents=True, exist_ok=True)
     batch.sample.write_text(json.dumps(chosen), encoding="utf-8")
     with appending(batch.rows) as journal:  # last: a batch without rows is none
-        journal.add(json.dumps(_row(example, metric), ensure_ascii=False).encode() for example in examples)
+        journal.add(json.dumps(row_of(example, metric), ensure_ascii=False).encode() for example in examples)
     return batch
-
-
-def _row(example: Example, metric: Metric) -> dict[str, Any]:
-    meta = example.provenance.model_dump(exclude_defaults=True)
-    return {"id": example.id, "inputs": example.inputs, "label": metric.label_names[example.label_index], "meta": meta}
 
 
 def read_rows(batch: Batch) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from snapjudge.curate.agreement import MISSING, Ints, vote_counts
+from snapjudge.curate.agreement import MISSING, Ints
 
 Floats = NDArray[np.float64]
 Method = Literal["majority", "weighted", "dawid_skene"]
@@ -32,11 +32,8 @@ def consensus(votes_NR: Ints, labels: int, method: Method = "majority", weights_
     """
     if method == "dawid_skene":
         return dawid_skene(votes_NR, labels)
-    if method == "majority":
-        counts: Floats = vote_counts(votes_NR, labels).astype(np.float64)
-    else:
-        weights = np.ones(votes_NR.shape[1]) if weights_R is None else weights_R
-        counts = np.stack([((votes_NR == label) * weights).sum(1) for label in range(labels)], 1)
+    weights = np.ones(votes_NR.shape[1]) if weights_R is None or method == "majority" else weights_R
+    counts = np.stack([((votes_NR == label) * weights).sum(1) for label in range(labels)], 1)
     return Consensus(counts / np.maximum(counts.sum(1, keepdims=True), 1e-12))
 
 

@@ -147,6 +147,12 @@ def labelled(dataset: Dataset, metric: Metric, *, disputed: Disputed = "leave", 
     return Labelled(tuple(found), **counts, current=now)
 
 
+def row_of(example: Example, metric: Metric) -> dict[str, Any]:
+    """A labelled example as a line of a file: {"id", "inputs", "label", "meta"}."""
+    meta = example.provenance.model_dump(exclude_defaults=True)
+    return {"id": example.id, "inputs": example.inputs, "label": metric.label_names[example.label_index], "meta": meta}
+
+
 class ExampleWriter:
     """A data set's examples held open under their lock."""
 

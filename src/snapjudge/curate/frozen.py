@@ -15,9 +15,9 @@ from pydantic import Field
 from snapjudge.core.example import Example
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import Metric
-from snapjudge.curate.importers.terms import moment
 from snapjudge.curate.near import NearIndex, common_shingles, index_of, near_text
 from snapjudge.curate.split import groups_of, hashed
+from snapjudge.curate.times import moment
 from snapjudge.errors import OptionInvalid, Problem, TestSetChanged, TooFewExamples
 
 SplitName = Literal["train", "validation", "calibration", "test", "held"]

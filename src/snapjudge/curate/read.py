@@ -277,12 +277,7 @@ def read_examples(paths: Iterable[Path], metric: Metric, mapping: Mapping[str, s
     examples: list[Example] = []
     problems: list[Problem] = []
     for path in paths:
-        for record in records(path, mapping):
-            try:
-                example = to_example(record, metric, path.name)
-            except DataInvalid as error:
-                problems += [Problem(f"{path.name}: {p.path}", p.found, p.expected, p.line or record.line) for p in error.problems]
-                continue
+        for record, example in readable(path, metric, mapping, problems):
             if example.target is None:
                 problems.append(Problem(f"{path.name}: label", "nothing", f"one of {', '.join(metric.labels)}", record.line))
             else:
@@ -291,6 +286,15 @@ def read_examples(paths: Iterable[Path], metric: Metric, mapping: Mapping[str, s
     if problems:
         raise DataInvalid("data", problems[:SHOWN], more=max(0, len(problems) - SHOWN), hint="correct the lines named, or leave them out")
     return examples
+
+
+def readable(path: Path, metric: Metric, mapping: Mapping[str, str] | None, problems: list[Problem]) -> Iterator[tuple[Record, Example]]:
+    """The records of a file that are examples of the metric; what is wrong with the others is added to `problems`."""
+    for record in records(path, mapping):
+        try:
+            yield record, to_example(record, metric, path.name)
+        except DataInvalid as error:
+            problems += [Problem(f"{path.name}: {p.path}", p.found, p.expected, p.line or record.line) for p in error.problems]
 
 
 def _same_id(examples: Sequence[Example]) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ it predicts best. Knows nothing of files.
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from snapjudge.core.example import Example, texts_of
 from snapjudge.core.metric import Metric
-from snapjudge.curate.importers.terms import moment
 from snapjudge.curate.ranking import Area, auroc
+from snapjudge.curate.times import moment
 from snapjudge.curate.words import regression
 
 Floats = NDArray[np.float64]
@@ -50,6 +50,11 @@ class Rows:
     metric: Metric
 
     @property
+    def halved(self) -> bool:
+        """Whether there is something on both halves, to learn from and to measure on."""
+        return bool(self.second.any() and not self.second.all())
+
+    @property
     def named(self) -> list[tuple[int, str]]:
         """The labels to be predicted; of two, the first says it all."""
         names = list(enumerate(self.metric.label_names))
@@ -58,12 +63,16 @@ class Rows:
 
 def shortcuts(rows: Rows) -> list[Shortcut]:
     """Every property that can be measured, the strongest first."""
-    found = [one for name, values in _numbers(rows).items() if (one := _ranked(rows, name, values)) is not None]
-    for finder in (_sources, _single_word, _template):
-        one = finder(rows)
-        if one is not None:
-            found.append(one)
-    return sorted(found, key=lambda one: -one.area.value)
+    found = [_strongest(_ranked(rows, name, values)) for name, values in _numbers(rows).items()]
+    found.append(by_value(rows, "source", [example.provenance.source for example in rows.examples]))
+    if rows.halved:
+        found += [_strongest(_single_word(rows)), _strongest(_template(rows))]
+    return sorted((one for one in found if one is not None), key=lambda one: -one.area.value)
+
+
+def _strongest(found: Iterator[Shortcut]) -> Shortcut | None:
+    """Of one property's shortcuts by label, the one that tells most."""
+    return max(found, key=lambda one: one.area.value, default=None)
 
 
 def _numbers(rows: Rows) -> dict[str, Floats]:
@@ -112,37 +121,30 @@ _MEASURES: dict[str, Callable[[str], float]] = {
 }
 
 
-def _ranked(rows: Rows, name: str, values: Floats) -> Shortcut | None:
-    """The label that a number ranks best, whichever way."""
-    best: Shortcut | None = None
+def _ranked(rows: Rows, name: str, values: Floats) -> Iterator[Shortcut]:
+    """How well a number ranks each label, whichever way."""
     for index, label in rows.named:
         truth = rows.labels == index
         area = auroc(values, truth) if min(truth.sum(), (~truth).sum()) >= _FEW else None
-        if area is None or (best is not None and area.folded.value <= best.area.value):
-            continue
-        way = "high" if area.value >= 0.5 else "low"
-        best = Shortcut(name, area.folded, label, f"{way} values say {label}")
-    return best
-
-
-def _sources(rows: Rows) -> Shortcut | None:
-    return by_value(rows, "source", [example.provenance.source for example in rows.examples])
+        if area is not None:
+            way = "high" if area.value >= 0.5 else "low"
+            yield Shortcut(name, area.folded, label, f"{way} values say {label}")
 
 
 def by_value(rows: Rows, name: str, values: Sequence[str]) -> Shortcut | None:
     """A category: label shares of each of its values on the first half, measured on the second."""
-    if len(set(values)) < 2 or rows.second.all() or not rows.second.any():
-        return None
+    return _strongest(_by_value(rows, name, values)) if rows.halved and len(set(values)) > 1 else None
+
+
+def _by_value(rows: Rows, name: str, values: Sequence[str]) -> Iterator[Shortcut]:
     _, codes = np.unique(np.array(values), return_inverse=True)
     totals = np.bincount(codes[~rows.second], minlength=codes.max() + 1)
-    best: Shortcut | None = None
     for index, label in rows.named:
         truth = rows.labels == index
         share = (np.bincount(codes[~rows.second & truth], minlength=len(totals)) + truth[~rows.second].mean()) / (totals + 1)
         area = _learned(rows, share[codes], truth)
-        if area is not None and (best is None or area.value > best.area.value):
-            best = Shortcut(name, area, label, f"{len(set(values))} values")
-    return best
+        if area is not None:
+            yield Shortcut(name, area, label, f"{len(set(values))} values")
 
 
 def _learned(rows: Rows, score: Floats, truth: Bools) -> Area | None:
@@ -151,16 +153,14 @@ def _learned(rows: Rows, score: Floats, truth: Bools) -> Area | None:
     return auroc(score[rows.second], held) if min(held.sum(), (~held).sum()) >= _FEW else None
 
 
-def _single_word(rows: Rows) -> Shortcut | None:
+def _single_word(rows: Rows) -> Iterator[Shortcut]:
     """The one word whose presence tells most on the first half."""
     try:
         vectorizer = CountVectorizer(binary=True, min_df=max(2, len(rows.texts) // 500), max_features=20_000, token_pattern=r"(?u)\b\w+\b")
         present = vectorizer.fit_transform([text[:4000] for text in rows.texts])
-    except ValueError:
-        return None
-    if rows.second.all() or not rows.second.any():
-        return None
-    columns, first, best = vectorizer.get_feature_names_out(), present[~rows.second], None
+    except ValueError:  # no words at all
+        return
+    columns, first = vectorizer.get_feature_names_out(), present[~rows.second]
     for index, label in rows.named:
         truth = rows.labels == index
         known = truth[~rows.second]
@@ -169,12 +169,11 @@ def _single_word(rows: Rows) -> Shortcut | None:
         gap = np.asarray(first[known].mean(0)).ravel() - np.asarray(first[~known].mean(0)).ravel()  # twice the distance of its AUROC from 0.5
         word = int(np.abs(gap).argmax())
         area = _learned(rows, np.sign(gap[word]) * present[:, word].toarray().ravel().astype(float), truth)
-        if area is not None and (best is None or area.value > best.area.value):
-            best = Shortcut("a single word", area, label, f"{'with' if gap[word] > 0 else 'without'} the word {columns[word]!r}")
-    return best
+        if area is not None:
+            yield Shortcut("a single word", area, label, f"{'with' if gap[word] > 0 else 'without'} the word {columns[word]!r}")
 
 
-def _template(rows: Rows) -> Shortcut | None:
+def _template(rows: Rows) -> Iterator[Shortcut]:
     """The frame of the text: its first and last words with all but stop words masked, and openings and endings that many texts share word for word."""
     words = [(_WORD.findall(text[:200].casefold())[:_FRAME], _WORD.findall(text[-200:].casefold())[-_FRAME:]) for text in rows.texts]
     shared = Counter(end for first, last in words for end in (("<", *first[:_SHARED]), (">", *last[-_SHARED:])))
@@ -186,19 +185,17 @@ def _template(rows: Rows) -> Shortcut | None:
         frames.append(" ".join(parts))
     try:
         matrix = CountVectorizer(binary=True, ngram_range=(1, 3), min_df=3, max_features=30_000, token_pattern=r"\S+", lowercase=False).fit_transform(frames)
-    except ValueError:
-        return None
-    if len(np.unique(rows.labels[~rows.second])) < 2 or not rows.second.any():
-        return None
+    except ValueError:  # no frame that three texts share
+        return
+    if len(np.unique(rows.labels[~rows.second])) < 2:
+        return
     model = regression().fit(matrix[~rows.second], rows.labels[~rows.second])
     scores = model.predict_proba(matrix)
-    best: Shortcut | None = None
     place = {index: column for column, index in enumerate(model.classes_.tolist())}
     for index, label in rows.named:
         area = _learned(rows, scores[:, place[index]], rows.labels == index) if index in place else None
-        if area is not None and (best is None or area.value > best.area.value):
-            best = Shortcut("the template", area, label, "first and last words, all but stop words and shared endings masked")
-    return best
+        if area is not None:
+            yield Shortcut("the template", area, label, "first and last words, all but stop words and shared endings masked")
 
 
 def _mask(word: str) -> str:

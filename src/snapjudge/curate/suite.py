@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
+from snapjudge.curate.dataset import row_of
 from snapjudge.curate.journal import appending, read_journal
 from snapjudge.curate.read import Record, to_example
 from snapjudge.errors import DataInvalid, Problem
@@ -56,7 +56,7 @@ def add_rows(path: Path, examples: Iterable[Example], metric: Metric) -> int:
     """Add settled rows that the suite does not hold; returns how many."""
     with appending(path) as journal:
         known = {row.get("id") for row in map(json.loads, journal.known.lines)}
-        new = [_row(example, metric) for example in examples if example.id not in known]
+        new = [row_of(example, metric) for example in examples if example.id not in known]
         journal.add(json.dumps(row, ensure_ascii=False).encode() for row in new)
     return len(new)
 
@@ -66,8 +66,3 @@ def hold(path: Path, names: Iterable[str], judge: str) -> None:
     with appending(path) as journal:
         known = {row.get("held") for row in map(json.loads, journal.known.lines)}
         journal.add(json.dumps({"held": name, "by": judge}).encode() for name in names if name not in known)
-
-
-def _row(example: Example, metric: Metric) -> dict[str, Any]:
-    meta = example.provenance.model_dump(exclude_defaults=True)
-    return {"id": example.id, "inputs": example.inputs, "label": metric.label_names[example.label_index], "meta": meta}

@@ -11,8 +11,8 @@ from snapjudge.core.progress import Progress
 from snapjudge.curate.audit import SHORTCUT_ERROR, SHORTCUT_WARNING, AuditData, audit
 from snapjudge.curate.dataset import Dataset, labelled
 from snapjudge.curate.findings import Audit, Finding, Row
-from snapjudge.curate.read import records, to_example
-from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
+from snapjudge.curate.read import readable, records
+from snapjudge.errors import OptionInvalid, Problem, TooFewExamples
 from snapjudge.flows.splitting import splits_of
 from snapjudge.pages import render_page
 from snapjudge.pages.pictures import bars, intervals
@@ -67,16 +67,7 @@ def _read(path: Path, metric: Metric, mapping: Mapping[str, str] | None, problem
     if path.is_dir():
         dataset = Dataset(path)
         return list(labelled(dataset, metric, disputed="shares").examples), splits_of(dataset, metric)
-    found = []
-    for record in records(path, mapping):
-        try:
-            example = to_example(record, metric, path.name)
-        except DataInvalid as error:
-            problems += [Problem(f"{path.name}: {one.path}", one.found, one.expected, one.line) for one in error.problems]
-            continue
-        if example.target is not None:
-            found.append(example)
-    return found, {}
+    return [example for _, example in readable(path, metric, mapping, problems) if example.target is not None], {}
 
 
 def guess_metric(paths: Sequence[Path], mapping: Mapping[str, str] | None) -> Metric:

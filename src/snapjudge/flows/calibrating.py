@@ -1,7 +1,8 @@
 """From raw scores of the calibration split to a judge's map, threshold and escalation, and to what else could be promised."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from snapjudge.core.calibration import Calibration, SliceBy, band
 from snapjudge.core.example import Example, length_of
@@ -27,6 +28,9 @@ class _Held:
     groups: list[int]
 
 
+_Fits = Callable[[bool], tuple[Calibration, _Held]]
+
+
 @dataclass(frozen=True)
 class CalibrationTerms:
     """What is calibrated by which rules; `prevalence` as shares of the labels, empty where none is stated."""
@@ -45,22 +49,33 @@ class CalibrationTerms:
         scores by what it has seen of the labels, and a rule on cost or confidence holds for probabilities as they are; there the map comes from one half of
         the groups and the guarantee from the other.
         """
+        return self._calibrated(self._fits(log_p))
+
+    def calibrate_and_promise(self, log_p: Sequence[tuple[float, ...]]) -> tuple[Calibration, list[Promise]]:
+        """The same, and what else could be promised."""
+        fits = self._fits(log_p)
+        return self._calibrated(fits), self._promised(fits)
+
+    def _fits(self, log_p: Sequence[tuple[float, ...]]) -> _Fits:
+        """The map of all of the split, or of one half of it: each fitted once, where it is asked for."""
+        return cache(lambda halved: self._fitted(log_p, halved=halved))
+
+    def _calibrated(self, fits: _Fits) -> Calibration:
         halved = self.escalation is not None or (self.rule is not None and (self._reorders or self.rule.figure == "cost"))
-        fitted, held = self._fitted(log_p, halved=halved)
+        fitted, held = fits(halved)
         if self.escalation is not None:
             fitted = fitted.model_copy(update={"escalation": choose_escalation(held.confidence, held.right, held.groups, self.escalation)})
         if self.metric.positive_labels:
             fitted = fitted.model_copy(update={"threshold": choose_threshold(held.scores, held.positive, held.groups, self.rule)})
         return fitted
 
-    def promises(self, log_p: Sequence[tuple[float, ...]]) -> list[Promise]:
+    def _promised(self, fits: _Fits) -> list[Promise]:
         """What could be promised; of agreement always from one half of the groups under a map from the other, and not at another prevalence."""
         groups = {example.group for example in self.examples}
         if len(groups) < _FEWEST_GROUPS:
             return []
-        _, whole = self._fitted(log_p, halved=False)
-        _, half = self._fitted(log_p, halved=True)
-        rates = half if self._reorders else whole
+        _, half = fits(True)
+        _, rates = fits(self._reorders)
         found = flagging_promises(rates.scores, rates.positive, rates.groups) if self.metric.positive_labels else []
         return found if self.prevalence else [*found, *agreement_promises(half.confidence, half.right, half.groups)]
 

@@ -11,13 +11,13 @@ import numpy as np
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
-from snapjudge.curate.agreement import MISSING, Ints, agreement
-from snapjudge.curate.consensus import Consensus, Method, consensus
+from snapjudge.curate.agreement import MISSING, Floats, Ints, agreement, majority, vote_counts
+from snapjudge.curate.consensus import Method, consensus
 from snapjudge.curate.dataset import Dataset, add_to_review, check_criteria, read_dataset
 from snapjudge.curate.labels import PEOPLE, LabelEvent, append_labels, current_labels, read_labels
 from snapjudge.curate.split import hashed
-from snapjudge.errors import BudgetSpent, OptionInvalid
-from snapjudge.llm.asking import Answer, Ask, Bill, ask_all
+from snapjudge.errors import OptionInvalid
+from snapjudge.llm.asking import Answer, Ask, Bill, ask_all, check_budget
 from snapjudge.llm.endpoints import Endpoint
 from snapjudge.llm.judging import Opinion, judging_prompt, read_opinion
 from snapjudge.llm.memory import Memory
@@ -74,8 +74,8 @@ class ConsensusResult:
 class _Round:
     """The rows of a run with the questions they need."""
 
-    def __init__(self, request: ConsensusRequest, memory: Memory) -> None:
-        self.request, self.memory = request, memory
+    def __init__(self, request: ConsensusRequest) -> None:
+        self.request = request
         rows = read_dataset(request.dataset, request.metric)
         events = read_labels(request.dataset.labels).events
         people = current_labels([event for event in events if event.source in PEOPLE], request.metric.version)
@@ -102,7 +102,10 @@ class _Round:
 
 def plan_consensus(request: ConsensusRequest, memory: Memory) -> ConsensusResult:
     """What a run would ask and about what it would cost; nothing is asked."""
-    found = _Round(request, memory)
+    return _planned(_Round(request), memory)
+
+
+def _planned(found: _Round, memory: Memory) -> ConsensusResult:
     asks = found.asks([*found.check, *found.bulk])
     remembered = [memory.get(ask.key) is not None for ask in asks]
     cost = sum(ask.expected_cost for ask, known in zip(asks, remembered, strict=True) if not known)
@@ -117,18 +120,19 @@ def run_consensus(request: ConsensusRequest, memory: Memory, progress: Progress,
         EndpointFailed, Interrupted, DataInvalid.
     """
     check_criteria(request.dataset, request.metric)
-    found, result, bill = _Round(request, memory), plan_consensus(request, memory), Bill()
+    found, bill = _Round(request), Bill()
+    result = _planned(found, memory)
     if len(found.check) < FEWEST_CHECKED and not request.unchecked:
         raise OptionInvalid(
             f"{len(found.check)} examples have a label by people; agreement needs {FEWEST_CHECKED} at least",
             hint="label some first: `snapjudge data label`; or pass --unchecked to go on without knowing",
         )
-    if request.max_cost is None and any(endpoint.price != type(endpoint.price)() for endpoint in request.endpoints):
-        raise BudgetSpent(
-            f"this may cost about ${result.expected_cost:.2f}, and no budget is set", hint="pass --max-cost DOLLARS, or --dry-run to see the plan"
-        )
-    ask = _asker(memory, bill, progress, request, stop)
-    checked = _votes(ask(found.asks(found.check), "check"), found, request)
+    check_budget(request.endpoints, request.max_cost, result.expected_cost)
+
+    def answers(rows: Sequence[Example], stage: str) -> list[Answer]:
+        return ask_all(found.asks(rows), memory, bill, progress, stage=stage, max_cost=request.max_cost, stop=stop)
+
+    checked = _votes(answers(found.check, "check"), found, request)
     _tell(result, bill, [checked])
     result.agreement, result.between = _agreement(checked, found, request)
     kappa = result.agreement.get("consensus", {}).get("kappa", {}).get("value")
@@ -142,7 +146,7 @@ def run_consensus(request: ConsensusRequest, memory: Memory, progress: Progress,
         told = "is not defined" if kappa is None else f"is {kappa:.2f}"
         result.stopped = f"the consensus' kappa with people {told}, below {request.fewest_kappa:g}: nothing was labelled in bulk"
         return result
-    judged = _votes(ask(found.asks(found.bulk), "label"), found, request)
+    judged = _votes(answers(found.bulk, "label"), found, request)
     _tell(result, bill, [checked, judged])
     _label(checked, judged, found, request, result)
     return result
@@ -157,10 +161,6 @@ class _Votes:
     whole_N: np.ndarray[Any, np.dtype[np.bool_]]
     unusable: dict[str, Counter[str]]
     reasons: list[str]
-
-
-def _asker(memory: Memory, bill: Bill, progress: Progress, request: ConsensusRequest, stop: Callable[[], bool]) -> Callable[[list[Ask], str], list[Answer]]:
-    return lambda asks, stage: ask_all(asks, memory, bill, progress, stage=stage, max_cost=request.max_cost, stop=stop)
 
 
 def _votes(answers: Sequence[Answer], found: _Round, request: ConsensusRequest) -> _Votes:
@@ -184,25 +184,19 @@ def _votes(answers: Sequence[Answer], found: _Round, request: ConsensusRequest) 
             asked_NQ[row, column] = metric.label_names.index(opinion.label)
             reasons[row] = reasons[row] or opinion.rationale
     columns = [asked_NQ[:, [place for place, one in enumerate(owner) if one == number]] for number in range(len(request.endpoints))]
-    votes_NR = np.stack([_own_majority(some, len(metric.labels)) for some in columns], 1) if count else np.empty((0, len(columns)), dtype=np.int64)
+    votes_NR = np.stack([majority(vote_counts(some, len(metric.labels))) for some in columns], 1) if count else np.empty((0, len(columns)), dtype=np.int64)
     return _Votes(asked_NQ, votes_NR, whole_N, unusable, reasons)
 
 
-def _own_majority(votes_NQ: Ints, labels: int) -> Ints:
-    counts_NK = np.stack([(votes_NQ == label).sum(1) for label in range(labels)], 1)
-    best_N = counts_NK.max(1)
-    clear = (best_N > 0) & ((counts_NK == best_N[:, None]).sum(1) == 1)
-    return np.where(clear, counts_NK.argmax(1), MISSING)
-
-
-def _aggregate(votes: _Votes, request: ConsensusRequest, labels: int) -> Consensus:
-    """Label shares: of all single answers for majority and weighted, of the endpoints' own majorities for Dawid-Skene."""
+def _shares(asked_NQ: Ints, votes_NR: Ints, request: ConsensusRequest) -> Floats:
+    """Label shares [N, K]: of all single answers for majority and weighted, of the endpoints' own majorities for Dawid-Skene."""
+    labels = len(request.metric.labels)
     if request.method == "dawid_skene":
-        return consensus(votes.votes_NR, labels, "dawid_skene")
+        return consensus(votes_NR, labels, "dawid_skene").shares
     weights = np.array(
         [(endpoint.weight if request.method == "weighted" else 1.0) / endpoint.repeats for endpoint in request.endpoints for _ in range(endpoint.repeats)]
     )
-    return consensus(votes.asked_NQ, labels, "weighted", weights)
+    return consensus(asked_NQ, labels, "weighted", weights).shares
 
 
 def _agreement(votes: _Votes, found: _Round, request: ConsensusRequest) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
@@ -210,7 +204,7 @@ def _agreement(votes: _Votes, found: _Round, request: ConsensusRequest) -> tuple
     if not found.check:
         return {}, None
     labels = len(request.metric.labels)
-    shares = _aggregate(votes, request, labels).shares
+    shares = _shares(votes.asked_NQ, votes.votes_NR, request)
     together = np.where(shares.max(1) > 0, shares.argmax(1), MISSING)
     truth = np.array(found.truth, dtype=np.int64)
     rows = {endpoint.name: votes.votes_NR[:, place] for place, endpoint in enumerate(request.endpoints)} | {"consensus": together}
@@ -232,14 +226,8 @@ def _agreement(votes: _Votes, found: _Round, request: ConsensusRequest) -> tuple
 def _label(checked: _Votes, judged: _Votes, found: _Round, request: ConsensusRequest, result: ConsensusResult) -> None:
     """Labels for what the votes agree on, the review queue for the rest; rows that were not asked to the end wait for the next run."""
     metric = request.metric
-    both = _Votes(
-        np.vstack([checked.asked_NQ, judged.asked_NQ]),
-        np.vstack([checked.votes_NR, judged.votes_NR]),
-        np.r_[checked.whole_N, judged.whole_N],
-        {},
-        [],
-    )
-    shares_NK = _aggregate(both, request, len(metric.labels)).shares[len(checked.whole_N) :]
+    both = np.vstack([checked.asked_NQ, judged.asked_NQ]), np.vstack([checked.votes_NR, judged.votes_NR])
+    shares_NK = _shares(*both, request)[len(checked.asked_NQ) :]
     signed = f"consensus {' '.join(endpoint.name for endpoint in request.endpoints)}"
     events, queue = [], []
     for place, (row, shares) in enumerate(zip(found.bulk, shares_NK, strict=True)):

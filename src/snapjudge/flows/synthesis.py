@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from snapjudge.curate.perturb.rows import Kind, perturb
 from snapjudge.curate.split import hashed
 from snapjudge.errors import BudgetSpent, OptionInvalid, RunConflict
 from snapjudge.flows.splitting import splits_of
-from snapjudge.llm.asking import Ask, Bill, ask_all
+from snapjudge.llm.asking import Answer, Ask, Bill, ask_all, check_budget
 from snapjudge.llm.endpoints import Endpoint
 from snapjudge.llm.generating import Plan, read_examples, wishes, writing_prompt
 from snapjudge.llm.judging import judging_prompt, read_opinion
@@ -71,10 +71,9 @@ def perturb_data(request: PerturbRequest) -> SynthesisResult:
             raise OptionInvalid(f"{option} {name!r}: {metric.name} has no such label", hint=f"its labels are {', '.join(metric.labels)}", received=name)
     if request.label is None and request.kind not in _KEEPS_LABEL:
         raise OptionInvalid(f"perturbation {request.kind!r} changes what a row is", hint="say what it then is with --label", received=request.kind)
-    known = list(labelled(request.dataset, metric).examples)
-    splits = splits_of(request.dataset, metric)
+    known, splits = labelled(request.dataset, metric).examples, splits_of(request.dataset, metric)
     test = [example for example in known if splits.get(example.id) == "test"]
-    parents = [e for e in known if splits.get(e.id) not in ("test", "held") and (request.of is None or metric.label_names[e.label_index] == request.of)]
+    parents = [e for e in _to_learn_from(known, splits) if request.of is None or metric.label_names[e.label_index] == request.of]
     by_id = {parent.id: parent for parent in parents}
     made = perturb(parents, request.kind, request.count, request.seed)
     near = index_of(test, common_shingles([near_text(row.inputs) for row in known]))
@@ -87,6 +86,11 @@ def perturb_data(request: PerturbRequest) -> SynthesisResult:
     ]
     write_batch(request.dataset, request.name, rows, metric, sample=request.sample, seed=request.seed)
     return _result(request.name, rows, metric, request.sample, {"made": len(made), "near the test": len(made) - len(kept)})
+
+
+def _to_learn_from(examples: Sequence[Example], splits: Mapping[str, str]) -> list[Example]:
+    """Examples that rows may be made from: none of the test, none that is held out."""
+    return [example for example in examples if splits.get(example.id) not in ("test", "held")]
 
 
 def _result(name: str, rows: Sequence[Example], metric: Metric, sample: int, counts: dict[str, int], spent: float = 0.0) -> SynthesisResult:
@@ -118,7 +122,10 @@ class WriteRequest:
 
 def expected_cost(request: WriteRequest) -> float:
     """About what a run would cost, in dollars: the questions, and every row judged by all."""
-    asks = _questions(request)
+    return _cost(request, _questions(request))
+
+
+def _cost(request: WriteRequest, asks: Sequence[Ask]) -> float:
     row = 3 * request.writer.max_tokens // 4
     judging = sum(one.price.of(400 + row, one.max_tokens // 2) for one in (request.writer, *request.judges))
     return sum(ask.expected_cost for ask in asks) + request.count * judging
@@ -126,8 +133,7 @@ def expected_cost(request: WriteRequest) -> float:
 
 def _questions(request: WriteRequest) -> list[Ask]:
     """What the writer is asked, a few seeds with each; never rows of the test."""
-    splits = splits_of(request.dataset, request.metric)
-    known = [e for e in labelled(request.dataset, request.metric).examples if splits.get(e.id) not in ("test", "held")]
+    known = _to_learn_from(labelled(request.dataset, request.metric).examples, splits_of(request.dataset, request.metric))
     asks = []
     for number, wish in enumerate(wishes(request.plan, request.metric, request.count, request.seed)):
         order = sorted(known, key=lambda example: hashed(example.id, f"{request.seed}:{number}"))
@@ -142,27 +148,26 @@ def write_data(request: WriteRequest, memory: Memory, progress: Progress, stop: 
     Raises:
         BudgetSpent: priced endpoints without a budget, or one that does not cover the run; what was answered is kept. EndpointFailed, Interrupted, RunConflict.
     """
-    cost, endpoints = expected_cost(request), (request.writer, *request.judges)
-    if request.max_cost is None and any(endpoint.price != type(endpoint.price)() for endpoint in endpoints):
-        raise BudgetSpent(f"this may cost about ${cost:.2f}, and no budget is set", hint="pass --max-cost DOLLARS, or --dry-run to see the plan")
+    asks = _questions(request)
+    cost = _cost(request, asks)
+    check_budget((request.writer, *request.judges), request.max_cost, cost)
     bill, counts = Bill(), Counter[str]()
-    rows = _written(request, memory, bill, counts, progress, stop)
+    answers = ask_all(asks, memory, bill, progress, stage="write", max_cost=request.max_cost, stop=stop)
+    rows = _written(request, answers, counts)
     kept = _distinct(rows, request, counts)
     agreed, queue = _judged(kept, request, memory, bill, counts, progress, stop)
     add_to_review(request.dataset, queue)
     write_batch(request.dataset, request.name, agreed, request.metric, sample=request.sample, seed=request.seed)
     result = _result(request.name, agreed, request.metric, request.sample, dict(counts), bill.spent)
-    return SynthesisResult(**{**vars(result), "expected_cost": cost})
+    return replace(result, expected_cost=cost)
 
 
-def _written(request: WriteRequest, memory: Memory, bill: Bill, counts: Counter[str], progress: Progress, stop: Callable[[], bool]) -> list[Example]:
+def _written(request: WriteRequest, answers: Sequence[Answer], counts: Counter[str]) -> list[Example]:
     """The usable examples of all answers, as rows that name their method, seed and cell of the plan."""
-    asks = _questions(request)
-    answers = ask_all(asks, memory, bill, progress, stage="write", max_cost=request.max_cost, stop=stop)
     found: list[Example] = []
     for number, (wish, answer) in enumerate(zip(wishes(request.plan, request.metric, request.count, request.seed), answers, strict=True)):
         if answer.failure == "over_budget":
-            raise BudgetSpent(f"${request.max_cost} are spent after {number} of {len(asks)} questions", hint="raise --max-cost; the same command goes on")
+            raise BudgetSpent(f"${request.max_cost} are spent after {number} of {len(answers)} questions", hint="raise --max-cost; the same command goes on")
         if answer.text is None:
             counts[f"answers {answer.failure}"] += 1
             continue

@@ -100,9 +100,11 @@ class _Training:
         self._check_windows()
         work = self._work_folder()
         fits, chosen = self._fit(work)
-        log_p = {part: self._scores(fits[chosen], part) for part in ("calibration", "test")}
-        self.seconds = self._last_seconds / max(1, len(self.splits.test))
-        calibration, promises = self.terms.calibrate(log_p["calibration"]), self.terms.promises(log_p["calibration"])
+        log_p = {"calibration": self._scores(fits[chosen], "calibration")}
+        began = time.monotonic()
+        log_p["test"] = self._scores(fits[chosen], "test")
+        self.seconds = (time.monotonic() - began) / len(self.splits.test)  # of one text, in batches
+        calibration, promises = self.terms.calibrate_and_promise(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
         question = Question(self.metric, self.readout, fits[chosen].adapter)
         probes = probe_judge(self.backbone, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
@@ -231,10 +233,7 @@ class _Training:
     def _scores(self, result: FitResult, part: str) -> LogP:
         self._check_stop()
         question = Question(self.metric, self.readout, result.adapter)
-        began = time.monotonic()
-        found = raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
-        self._last_seconds = time.monotonic() - began
-        return found
+        return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
 
     def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], probes: Sequence[Probe], scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""

@@ -11,7 +11,7 @@ from snapjudge.curate.frozen import SplitName, assign
 from snapjudge.curate.read import file_digest, read_examples
 from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
 from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
-from snapjudge.flows.splitting import read_frozen, splits_of
+from snapjudge.flows.splitting import read_frozen
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 
 Note = Callable[[str], None]
@@ -90,11 +90,12 @@ def read_unseen(paths: Sequence[Path], metric: Metric, mapping: Mapping[str, str
     """
     found = read_labelled([path for path in paths if not path.is_dir()], metric, mapping, note)
     for folder in (path for path in paths if path.is_dir()):
-        splits = splits_of(Dataset(folder), metric)
-        own = read_labelled([folder], metric, mapping, note)
-        if splits:
+        own, dataset = read_labelled([folder], metric, mapping, note), Dataset(folder)
+        if dataset.test.exists():
+            members = read_frozen(dataset, read_dataset(dataset, metric)).members
+            own = [example for example in own if example.id in members]
             note(f"{folder.name}: only its frozen test is used")
-        found += [example for example in own if splits.get(example.id, "test") == "test"]
+        found += own
     return found
 
 

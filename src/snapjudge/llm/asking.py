@@ -17,8 +17,8 @@ import openai
 import stamina
 
 from snapjudge.core.progress import Progress
-from snapjudge.errors import EndpointFailed, Interrupted, SnapjudgeError
-from snapjudge.llm.endpoints import CHARACTERS_PER_TOKEN, Endpoint
+from snapjudge.errors import BudgetSpent, EndpointFailed, Interrupted, SnapjudgeError
+from snapjudge.llm.endpoints import CHARACTERS_PER_TOKEN, Endpoint, Price
 from snapjudge.llm.memory import Memory
 
 Failure = Literal["rate_limited", "timeout", "unreachable", "server_error", "refused", "malformed", "cut", "rejected", "over_budget"]
@@ -72,6 +72,16 @@ class Bill:
         """Count one question."""
         self.spent += answer.cost
         self.ended[ask.endpoint.name][answer.failure or ("remembered" if answer.remembered else "answered")] += 1
+
+
+def check_budget(endpoints: Sequence[Endpoint], max_cost: float | None, expected: float) -> None:
+    """Refuse endpoints with a price where no budget is set.
+
+    Raises:
+        BudgetSpent.
+    """
+    if max_cost is None and any(endpoint.price != Price() for endpoint in endpoints):
+        raise BudgetSpent(f"this may cost about ${expected:.2f}, and no budget is set", hint="pass --max-cost DOLLARS, or --dry-run to see the plan")
 
 
 def ask_all(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from snapjudge.core.example import Example, texts_of
+from snapjudge.core.example import Example, shortened, texts_of
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.metric import Metric
-from snapjudge.prove.figures import Figure, Ints, Scored, figures, main_figure, paired
+from snapjudge.prove.figures import LOWER_IS_BETTER, Figure, Ints, Scored, figures, main_figure, paired
 
 _SHOWN, _TEXT = 200, 400
 _LEVEL = 0.05
@@ -80,9 +80,6 @@ class Comparison(Frozen):
         return f"{told}: {'better' if self.fixed_count > self.broken_count else 'worse'} than {self.first}"
 
 
-_LOWER_IS_BETTER = ("fpr", "mae", "log_loss", "brier", "ece")
-
-
 def compare_judges(
     names: tuple[str, str],
     arrays: tuple[Scored, Scored],
@@ -103,7 +100,7 @@ def compare_judges(
     rows = {place: _row(examples[place], judgements[0][place], judgements[1][place], metric) for place in changed}
     fixed = [rows[place] for place in changed if right[1][place]]
     broken = [rows[place] for place in changed if right[0][place]]
-    worse = [d.name for d in differences if d.clear and (d.difference > 0) == (d.name in _LOWER_IS_BETTER)]
+    worse = [d.name for d in differences if d.clear and (d.difference > 0) == (d.name in LOWER_IS_BETTER)]
     return Comparison(
         first=names[0],
         second=names[1],
@@ -153,5 +150,5 @@ def _row(example: Example, first: Judgement, second: Judgement, metric: Metric) 
         second=verdict(second),
         first_score=first.score,
         second_score=second.score,
-        inputs={name: text if len(text) <= _TEXT else f"{text[:_TEXT]} ... ({len(text)} characters)" for name, text in texts_of(example.inputs).items()},
+        inputs={name: shortened(text, _TEXT) for name, text in texts_of(example.inputs).items()},
     )

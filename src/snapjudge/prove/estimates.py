@@ -124,11 +124,8 @@ def _rate(method: str, value: float, error: float, traffic: Traffic, confidence:
     known = min(seen, n - seen) >= _FEWEST
     worth = shrunk * (1 - shrunk) / error**2 if error > 0 else np.inf
     worth = float(min(worth, 25 * n)) if known else float(min(worth, n))
-    z = float(stats.norm.ppf(1 - (1 - confidence) / 2))
-    spread = z * z / worth
-    centre = (middle + spread / 2) / (1 + spread)
-    half = z * np.sqrt(middle * (1 - middle) / worth + spread / worth / 4) / (1 + spread)
-    return Rate(method=method, value=middle, low=max(0.0, float(centre - half)), high=min(1.0, float(centre + half)), error=error, labels=n, worth=worth)
+    low, high = wilson(middle * worth, worth, confidence)
+    return Rate(method=method, value=middle, low=low, high=high, error=error, labels=n, worth=worth)
 
 
 def corrected(flagged: int, total: int, hits: int, positives: int, right: int, negatives: int, confidence: float = 0.95) -> Rate:

@@ -101,6 +101,7 @@ _BINARY = ("f1", "precision", "recall", "fpr", "auroc", "auprc", "recall_at_1_fp
 _LABELS = ("accuracy", "macro_f1")
 _LEVELS = ("mae", "weighted_kappa", "pearson")
 _PROBABILITIES = ("log_loss", "brier", "ece")
+LOWER_IS_BETTER = ("fpr", "mae", "log_loss", "brier", "ece")
 
 
 def figure_names(metric: Metric) -> tuple[str, ...]:

@@ -6,11 +6,10 @@ Knows nothing of HTML.
 from collections.abc import Sequence
 
 from snapjudge.core.rules import ThresholdRule
-from snapjudge.prove.figures import Figure
+from snapjudge.prove.figures import LOWER_IS_BETTER, Figure
 from snapjudge.prove.probes import Probe
 from snapjudge.prove.proof import Proof, Slice
 
-_LOWER_IS_BETTER = ("fpr", "mae", "log_loss", "brier", "ece")
 _FEW = 300
 COUNTED = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples", "cost": "examples", "agreement": "examples"}
 
@@ -134,7 +133,7 @@ def worse_slices(proof: Proof) -> list[Slice]:
     found = []
     for one in proof.slices:
         own = one.figures.get(proof.main_figure)
-        if own is not None and (own.low > whole.value if proof.main_figure in _LOWER_IS_BETTER else own.high < whole.value):
+        if own is not None and (own.low > whole.value if proof.main_figure in LOWER_IS_BETTER else own.high < whole.value):
             found.append(one)
     return found
 

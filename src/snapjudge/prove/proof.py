@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example, length_of, texts_of
+from snapjudge.core.example import Example, length_of, shortened, texts_of
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement, judge_of
 from snapjudge.core.metric import Metric
@@ -294,9 +294,7 @@ def _worst(metric: Metric, examples: Sequence[Example], judgements: Sequence[Jud
             truth=metric.label_names[examples[index].label_index],
             label=judgements[index].label,
             score=judgements[index].score,
-            inputs={
-                name: text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)" for name, text in texts_of(examples[index].inputs).items()
-            },
+            inputs={name: shortened(text, 600) for name, text in texts_of(examples[index].inputs).items()},
         )
         for index in wrong[:_WORST]
     ]

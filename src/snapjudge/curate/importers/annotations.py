@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from snapjudge.curate.importers.terms import ImportTerms, Item, Vote, documents, moment
+from snapjudge.curate.importers.terms import ImportTerms, Item, Vote, documents
 from snapjudge.curate.read import Record, shaped
+from snapjudge.curate.times import moment
 from snapjudge.errors import Problem
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from snapjudge.core.metric import INPUT_NAMES
-from snapjudge.curate.importers.terms import ImportTerms, Item, Vote, documents, fitted, moment
+from snapjudge.curate.importers.terms import ImportTerms, Item, Vote, documents, fitted
 from snapjudge.curate.read import Record
+from snapjudge.curate.times import moment
 from snapjudge.errors import Problem
 
 

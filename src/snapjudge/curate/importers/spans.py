@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from snapjudge.curate.importers.terms import ImportTerms, Item, Vote, documents, fitted, moment
+from snapjudge.curate.importers.terms import ImportTerms, Item, Vote, documents, fitted
 from snapjudge.curate.read import Record
+from snapjudge.curate.times import moment
 from snapjudge.errors import Problem
 
 _MODEL_CALLS = ("chat", "text_completion", "generate_content", "invoke_agent", "completion")

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from snapjudge.core.example import words_of
 from snapjudge.core.metric import Metric
 from snapjudge.curate.read import Record, json_objects, records
+from snapjudge.curate.times import moment
 from snapjudge.errors import DataInvalid, Problem, StorageFailed
 
 
@@ -64,22 +65,6 @@ def with_vote(record: Record) -> Item:
     meta = data.get("meta")
     known = meta if isinstance(meta, Mapping) else {}
     return Item(record, (Vote(data["label"], str(known.get("labeler") or ""), moment(known.get("date"))),))
-
-
-def moment(value: object) -> datetime | None:
-    """A time with its zone, from text in ISO format or seconds, milliseconds or nanoseconds since 1970; None where it is no time."""
-    if isinstance(value, str) and value.strip().isdigit() and len(value.strip()) >= 9:
-        value = int(value)  # seconds or less since 1970, as text
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = float(value)
-            while abs(seconds) > 1e11:
-                seconds /= 1000
-            return datetime.fromtimestamp(seconds, UTC)
-        found = datetime.fromisoformat(str(value))
-    except (ValueError, OverflowError, OSError):
-        return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def documents(path: Path) -> Iterator[Record]:
