@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, compare, data, demo, estimate, metric, plan, prove, score, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, metric, plan, pretrain, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -15,6 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train.train)
+app.command()(pretrain.pretrain)
 app.command()(prove.prove)
 app.command()(show.show)
 app.command()(score.score)

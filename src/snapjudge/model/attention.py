@@ -73,6 +73,7 @@ class Switch:
         current: the pass that its attention layers ask.
         adapters: whose rows of the pack are whose (`AdapterRows`).
         trained: in training, the adapter that owns all rows.
+        whole: in training, whether all weights are trained.
         live_from: rows before it are of no use to anyone any more; linear layers leave them out.
         kernels: whether frozen products run in our own kernels (`kernels.products`).
         heads: how many query heads and key heads attention layers have, and the bytes of one key; 0 until one has asked.
@@ -90,6 +91,7 @@ class Switch:
         self.current: Pass | None = None
         self.adapters: Any = ()
         self.trained: Any = None
+        self.whole = False
         self.live_from = 0
         self._made: dict[Any, tuple[Tensor, Any]] = {}
 

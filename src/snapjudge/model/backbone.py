@@ -29,7 +29,7 @@ from snapjudge.model.passes import LONGEST_READOUT, StepPass
 from snapjudge.model.readout import Readout
 from snapjudge.model.tables import sent
 from snapjudge.model.tokens import Ids, TextTokens
-from snapjudge.model.training_passes import EncodePass, TrainPass
+from snapjudge.model.training_passes import EncodePass, Packed, TrainPass, WholePass
 
 if TYPE_CHECKING:
     from snapjudge.model.recorder import Recorder
@@ -181,6 +181,24 @@ class Backbone:
             hidden_BSD = self._forward(ids_BS, places_BS)
         return self.head.label_logits(hidden_BSD[:, -1], readout)
 
+    def unfreeze(self) -> dict[str, Tensor]:
+        """Make every weight trainable; name -> weight, tied ones once. The backbone is then read through `whole_logits`."""
+        return {name: weight.requires_grad_() for name, weight in self.model.named_parameters()}
+
+    def whole_logits(self, contents: Sequence[tuple[Ids, Sequence[Readout]]]) -> list[Tensor]:
+        """Label logits [L] of every content's readouts, in order, differentiable in all weights: the form that training a backbone uses."""
+        packed, at = list[Packed](), 0
+        for content, readouts in contents:
+            packed.append(Packed(at, len(content), tuple(len(readout.token_ids) for readout in readouts)))
+            at = packed[-1].end
+        ids = [i for content, readouts in contents for part in (content, *(readout.token_ids for readout in readouts)) for i in part]
+        places = [place for one in packed for place in one.places]
+        both_2T = torch.tensor([ids, places], device=self.device)
+        with self._pass(WholePass(packed, self.content_mask == "causal", self.device), whole=True):
+            hidden_TD = self._forward(both_2T[:1], both_2T[1:])[0]
+        rows = [row for one in packed for row in one.last_rows]
+        return self.head.differentiable(hidden_TD, [readout for _, readouts in contents for readout in readouts], rows)
+
     def _plainly(self, pack: Pack, keep_contents: bool) -> tuple[Tensor, list[LayerState]]:  # noqa: FBT001
         """A step's hidden states [T, D] and each layer's keys and values."""
         one = StepPass(
@@ -236,10 +254,10 @@ class Backbone:
             return self._forward(ids_1T, places_1T)[0]
 
     @contextmanager
-    def _pass(self, one: Pass, *, owners: Sequence[RowAdapters] = (), trained: Adapter | None = None) -> Iterator[None]:
+    def _pass(self, one: Pass, *, owners: Sequence[RowAdapters] = (), trained: Adapter | None = None, whole: bool = False) -> Iterator[None]:
         with self._lock:  # threads take turns: the modules find the pass on the switch
             assert self.switch.current is None, "a pass inside a pass"
-            self.switch.current, self.switch.adapters, self.switch.trained = one, owners, trained
+            self.switch.current, self.switch.adapters, self.switch.trained, self.switch.whole = one, owners, trained, whole
             try:
                 yield
             finally:

@@ -40,18 +40,36 @@ class Head:
         logits_N = self.token_logits(hidden_BD.repeat_interleave(wanted, 0), tokens.repeat(batch))
         return join_words(logits_N.view(batch, wanted), [len(label) for label in readout.label_tokens])
 
+    def differentiable(self, hidden_TD: Tensor, readouts: Sequence[Readout], rows: Sequence[int]) -> list[Tensor]:
+        """Label logits [L] of each readout, with gradients for the hidden states and the answer tokens' rows of the head.
+
+        Args:
+            rows: the row of each readout's last token.
+        """
+        index = _wanted(readouts, rows).to(hidden_TD.device)
+        return _joined(self.token_logits(hidden_TD[index[:, 0]], index[:, 1]), readouts)
+
     def step_logits(self, hidden_TD: Tensor, readouts: Sequence[Readout], rows: Sequence[int]) -> list[Tensor]:
         """Label logits [L] of each readout of a step, on the host: everything is brought over at once.
 
         Args:
             rows: the row of each readout's last token.
         """
-        tokens = [[token for label in readout.label_tokens for token in label] for readout in readouts]
-        if not tokens:
+        if not readouts:
             return []
-        index = sent(torch.tensor([[row, token] for row, some in zip(rows, tokens, strict=True) for token in some]), hidden_TD.device)
+        index = sent(_wanted(readouts, rows), hidden_TD.device)
         missing = -len(index) % 16 if hidden_TD.device.type != "cpu" else 0  # there the order of a sum depends on how few sums there are
         index = torch.cat((index, index[:1].expand(missing, -1))) if missing else index
         flat = self.token_logits(hidden_TD[index[:, 0]], index[:, 1]).cpu()  # the step's one wait for the device
-        parts = flat[: len(flat) - missing].split([len(some) for some in tokens])
-        return [join_words(part, [len(label) for label in readout.label_tokens]) for part, readout in zip(parts, readouts, strict=True)]
+        return _joined(flat[: len(flat) - missing], readouts)
+
+
+def _wanted(readouts: Sequence[Readout], rows: Sequence[int]) -> Tensor:
+    """(row, token) of every logit that is wanted, [N, 2], readout by readout."""
+    return torch.tensor([[row, token] for row, readout in zip(rows, readouts, strict=True) for label in readout.label_tokens for token in label])
+
+
+def _joined(flat_N: Tensor, readouts: Sequence[Readout]) -> list[Tensor]:
+    """Label logits [L] of each readout from the logits of all their answer tokens."""
+    sizes = [[len(label) for label in readout.label_tokens] for readout in readouts]
+    return [join_words(part, some) for part, some in zip(flat_N.split([sum(some) for some in sizes]), sizes, strict=True)]

@@ -42,14 +42,23 @@ def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str =
     """
     if dtype not in _DTYPES:
         raise InputInvalid(f"no precision {dtype!r}", hint=f"use {', '.join(Precision)}", received=dtype)
+    return _load_folder(backbone_folder(name), name, dtype, torch.device(device))
+
+
+def backbone_folder(name: str) -> Path:
+    """The folder that `load_backbone` reads for this name.
+
+    Raises:
+        BackboneNotFound: as `load_backbone` does.
+    """
     if name == EMBEDDED:
-        return _load_folder(mini_folder(), EMBEDDED, dtype, torch.device(device))
+        return mini_folder()
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _download(name)
-    elif not (folder / "config.json").exists():
+        return _download(name)
+    if not (folder / "config.json").exists():
         raise BackboneNotFound(f"{name} is a folder without config.json", hint="point at a model in the Hugging Face layout")
-    return _load_folder(folder, name, dtype, torch.device(device))
+    return folder
 
 
 def mini_folder() -> Path:

@@ -14,6 +14,9 @@ from torch.nn import functional
 
 from snapjudge.model.attention import LayerState, Shape, causal_window
 
+_TOGETHER = 32  # contents attended in one product
+_SIMILAR = 0.8, 1.25, 8  # lengths that go together: from, to, and so many tokens more
+
 
 @dataclass
 class EncodePass:
@@ -62,6 +65,105 @@ class TrainPass:
             own = own & (step[:, None] - step[None, :] < shape.window)
         visible = torch.cat((seen.expand(-1, steps, -1), own), 2)[:, None]
         return two_part_attention(query_BQTd, (keys, values), (key_BGTd, value_BGTd), shape, visible).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A content with its readouts in a pack: rows start..end, the content's tokens first, each readout's after it."""
+
+    start: int
+    content: int
+    readouts: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """The row after the last readout's."""
+        return self.start + self.content + sum(self.readouts)
+
+    @property
+    def last_rows(self) -> list[int]:
+        """The row of each readout's last token."""
+        return [self.start + self.content + sum(self.readouts[: index + 1]) - 1 for index in range(len(self.readouts))]
+
+    @property
+    def places(self) -> list[int]:
+        """The position of every row: each readout follows the content directly."""
+        return [*range(self.content), *(self.content + step for size in self.readouts for step in range(size))]
+
+    def visible(self, *, causal: bool, device: torch.device) -> Tensor:
+        """Which row sees which, [n, n]: contents themselves (causally or both ways), readouts the content and their own past."""
+        total = self.end - self.start
+        seen = torch.zeros(total, total, dtype=torch.bool, device=device)
+        seen[:, : self.content] = True
+        if causal:
+            seen[: self.content, : self.content].tril_()
+        at = self.content
+        for size in self.readouts:
+            seen[at : at + size, at : at + size] = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+            at += size
+        return seen
+
+
+@dataclass
+class WholePass:
+    """Contents and their readouts packed one after another, everything differentiable: what training all weights goes through.
+
+    Neighbours of similar length are attended together, padded to the longest: one product for many short contents.
+    """
+
+    packed: Sequence[Packed]
+    causal: bool
+    device: torch.device
+    groups: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows [B, T], visible [B, T, T], real rows of B * T, places [B, T]
+
+    def __post_init__(self) -> None:
+        at = 0
+        while at < len(self.packed):
+            first = self.packed[at].end - self.packed[at].start
+            some = [one for one in self.packed[at : at + _TOGETHER] if first * _SIMILAR[0] <= one.end - one.start <= first * _SIMILAR[1] + _SIMILAR[2]]
+            kept = next((count for count, one in enumerate(self.packed[at : at + _TOGETHER]) if one not in some), len(some))
+            self.groups.append(self._group(self.packed[at : at + kept]))
+            at += kept
+
+    def _group(self, some: Sequence[Packed]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        longest = max(one.end - one.start for one in some)
+        rows = torch.full((len(some), longest), some[0].start, device=self.device)
+        places = torch.zeros(len(some), longest, dtype=torch.long, device=self.device)
+        real = torch.zeros(len(some), longest, dtype=torch.bool, device=self.device)
+        visible = torch.zeros(len(some), longest, longest, dtype=torch.bool, device=self.device)
+        visible[:, :, 0] = True  # padding sees something, so that no row of weights is empty
+        for index, one in enumerate(some):
+            size = one.end - one.start
+            rows[index, :size] = torch.arange(one.start, one.end, device=self.device)
+            places[index, :size] = torch.tensor(one.places, device=self.device)
+            real[index, :size] = True
+            visible[index, :size, :size] = one.visible(causal=self.causal, device=self.device)
+        return rows, visible, real.flatten().nonzero()[:, 0], places
+
+    def attend(self, _layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
+        """Attend within each content and its readouts."""
+        parts = []
+        turned = [part[0].transpose(0, 1) for part in (query_BQTd, key_BGTd, value_BGTd)]
+        for rows_NT, visible_NTT, real, places_NT in self.groups:
+            query, key, value = (part.index_select(0, rows_NT.flatten()).unflatten(0, rows_NT.shape).transpose(1, 2) for part in turned)
+            seen = visible_NTT[:, None]
+            if shape.window is not None:
+                seen = seen & (places_NT[:, None, :, None] - places_NT[:, None, None, :] < shape.window)
+            parts.append(_plain_attention(query, key, value, shape, seen).transpose(1, 2).flatten(0, 1).index_select(0, real))
+        return torch.cat(parts)[None]
+
+
+def _plain_attention(query: Tensor, key: Tensor, value: Tensor, shape: Shape, seen: Tensor) -> Tensor:
+    """Attention of [N, Q, T, d] on [N, G, T, d] spelled out: on a CPU its backward pass is four times as fast as the fused one's at these lengths."""
+    repeat = query.shape[1] // key.shape[1]
+    if repeat > 1:
+        key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
+    scores = (query * shape.scale) @ key.transpose(-1, -2)
+    if shape.softcap is not None:
+        scores = torch.tanh(scores / shape.softcap) * shape.softcap
+    unseen = torch.zeros(seen.shape, dtype=scores.dtype, device=seen.device).masked_fill_(~seen, torch.finfo(scores.dtype).min)
+    attended: Tensor = (scores + unseen).softmax(-1) @ value
+    return attended
 
 
 def two_part_attention(query: Tensor, content: LayerState, own: LayerState, shape: Shape, visible: Tensor) -> Tensor:

@@ -1,0 +1,197 @@
+"""Train a backbone on a recipe: many tasks, asked in many ways, all weights.
+
+The result is a folder like any other backbone's, with a record of how it came to be. Knows nothing of terminals.
+"""
+
+import hashlib
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.curate.mixture import Mixture, Posed
+from snapjudge.curate.ranking import auroc
+from snapjudge.curate.recipe import read_recipe
+from snapjudge.errors import LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
+from snapjudge.flows.record import machine, revision, versions
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import EMBEDDED, backbone_folder, load_backbone
+from snapjudge.model.prompt import Content, content_windows, render_readout
+from snapjudge.model.reading import Question, read_contents
+from snapjudge.model.readout import Readout
+from snapjudge.store.files import write_file
+from snapjudge.train.multitask import Drawn, WholeConfig, WholeResult, train_whole
+from snapjudge.train.save import save_backbone
+
+_LOOKED_AT = 100  # held-back rows of each task in a curve
+RECORD = "pretraining.json"
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What to train on and where to.
+
+    Args:
+        without: files or tasks left out altogether.
+        share: how much of the rows is used.
+        instructions: False asks by the task's name alone, to measure what the instructions are worth.
+        content_mask: another mask than the starting backbone's, to measure what seeing both ways is worth.
+    """
+
+    recipe: Path
+    data: Path
+    out: Path
+    start: str = EMBEDDED
+    without: Sequence[str] = ()
+    share: float = 1.0
+    instructions: bool = True
+    content_mask: str | None = None
+    resume: bool = False
+    restart: bool = False
+
+
+def pretrain(request: PretrainRequest, config: WholeConfig, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> WholeResult:
+    """Train and write the backbone.
+
+    Raises:
+        any SnapjudgeError; Interrupted leaves a state that the same call with `resume` goes on from.
+    """
+    return _Pretraining(request, config, progress or Silent(), stop).run()
+
+
+class _Pretraining:
+    def __init__(self, request: PretrainRequest, config: WholeConfig, progress: Progress, stop: Callable[[], bool]) -> None:
+        self.request, self.config, self.progress, self.stop = request, config, progress, stop
+        if (request.out / RECORD).exists():
+            raise RunConflict(f"{request.out} already holds a trained backbone", hint="choose another --out", received=str(request.out))
+        if not 0 < request.share <= 1:
+            raise OptionInvalid(f"a share of {request.share}", hint="more than 0 and at most 1", received=str(request.share))
+        self.work = request.out / "work"
+
+    def run(self) -> WholeResult:
+        self._claim()
+        recipe = read_recipe(self.request.recipe)
+        self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
+        self.mixture = Mixture(
+            recipe,
+            self.request.recipe.parent,
+            self.request.data,
+            seed=self.config.seed,
+            without=self.request.without,
+            share=self.request.share,
+            instructions=self.request.instructions,
+        )
+        self.backbone = load_backbone(self.request.start)
+        if self.request.content_mask in ("causal", "bidirectional"):
+            self.backbone.content_mask = self.request.content_mask  # type: ignore[assignment]
+        self.asking = Asking(self.backbone)
+        began = time.monotonic()
+        result = train_whole(
+            self.backbone, self._draw, self.config, look=self._look, state=self.work / "state.safetensors", progress=self.progress, stop=self.stop
+        )
+        self._write(result, time.monotonic() - began)
+        return result
+
+    def _claim(self) -> None:
+        """One request per folder: a state of another request is not gone on with."""
+        request = {name: str(value) for name, value in vars(self.request).items() if name not in ("resume", "restart", "out")}
+        told = json.dumps({"request": request, "config": self.config.model_dump()}, indent=2)
+        path = self.work / "request.json"
+        state = self.work / "state.safetensors"
+        if self.request.restart:
+            state.unlink(missing_ok=True)
+        if state.exists() and not self.request.resume:
+            raise RunConflict(f"{self.work} holds an interrupted training", hint="--resume goes on with it, --restart drops it")
+        if state.exists() and path.exists() and path.read_text() != told:
+            raise RunConflict(f"the training in {self.work} was begun with other options", hint="resume with the same options, or --restart")
+        write_file(path, told)
+
+    def _draw(self, number: int) -> Drawn | None:
+        inputs, posed = self.mixture.draw(number)
+        if not posed or (content := self.asking.content(inputs)).tokens > self.mixture.longest(posed[0].task):
+            return None
+        readouts = [self.asking.readout(one) for one in posed]
+        kept = [(one, readout) for one, readout in zip(posed, readouts, strict=True) if readout is not None]
+        if not kept:
+            return None
+        targets = tuple(tuple(float(index == one.answer) for index in range(len(one.words))) for one, _ in kept)
+        return Drawn(content.windows[0], tuple(readout for _, readout in kept), targets, tuple(one.task for one, _ in kept))
+
+    def _look(self) -> Mapping[str, float]:
+        """AUROC by task of yes-or-no questions about held-back rows."""
+        work, truth = [], []
+        for name, rows in self.mixture.held_back.items():
+            for number, row in enumerate(rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]):
+                posed = [one for one in self.mixture.asked(name, row, random.Random(number)) if one.words == ("yes", "no") and one.task == name]  # noqa: S311
+                content = self.asking.content(row.inputs)
+                questions = [question for one in posed if (question := self.asking.question(one)) is not None]
+                if questions and len(content.windows) == 1:
+                    work.append((content, questions))
+                    truth.append([(one.task, one.answer == 0) for one in posed if self.asking.question(one) is not None])
+        scores: dict[str, list[tuple[bool, float]]] = defaultdict(list)
+        for answers, readings in zip(truth, read_contents(self.backbone, work), strict=True):
+            for (name, yes), reading in zip(answers, readings, strict=True):
+                scores[name].append((yes, float(np.exp(reading.log_p[0]))))
+        areas = {name: auroc(np.array([score for _, score in pairs]), np.array([yes for yes, _ in pairs])) for name, pairs in scores.items()}
+        return {name: area.value for name, area in areas.items() if area is not None}
+
+    def _write(self, result: WholeResult, seconds: float) -> None:
+        request = {name: str(value) for name, value in vars(self.request).items() if name not in ("resume", "restart", "out", "data", "start")}
+        record: dict[str, Any] = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "recipe": self.mixture.recipe.name,
+            "recipe_sha256": hashlib.sha256(self.request.recipe.read_bytes()).hexdigest(),
+            "request": request,
+            "config": self.config.model_dump(),
+            "rows": {name: len(rows) for name, rows in self.mixture.rows.items()},
+            "tokens": result.tokens,
+            "questions": result.questions,
+            "seconds": round(result.seconds, 1),
+            "this_run_seconds": round(seconds, 1),
+            "history": result.history,
+            "code": revision(),
+            "versions": versions(),
+            "machine": machine(),
+        }
+        save_backbone(self.backbone, backbone_folder(self.request.start), self.request.out, notes={RECORD: json.dumps(record, indent=1)})
+
+
+class Asking:
+    """Posed questions and inputs as a backbone reads them; readouts are made once."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._known: dict[tuple[str, tuple[str, ...]], Question | None] = {}
+
+    def content(self, inputs: Mapping[str, Any]) -> Content:
+        """The windows of a content."""
+        return Content(content_windows(inputs, self.backbone))
+
+    def question(self, posed: Posed) -> Question | None:
+        """The question without an adapter; None where a word is not one token or the wording is too long."""
+        key = posed.text, posed.words
+        if key not in self._known:
+            self._known[key] = self._made(posed)
+        return self._known[key]
+
+    def readout(self, posed: Posed) -> Readout | None:
+        """The readout alone."""
+        found = self.question(posed)
+        return None if found is None else found.readout
+
+    def _made(self, posed: Posed) -> Question | None:
+        labels = {word: (word,) for word in posed.words}
+        metric = Metric(name="posed", version=1, type="choice", inputs=("output",), question=posed.text, labels=labels)
+        try:
+            return Question(metric, render_readout(metric, self.backbone))
+        except (LabelNotOneToken, MetricInvalid):
+            return None

@@ -1,0 +1,37 @@
+"""Writing a backbone as a folder that loads again. Knows the two layouts, ours and the Hugging Face one; nothing of training."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from snapjudge.model.backbone import Backbone
+from snapjudge.store.files import write_file
+
+_BESIDE = ("*.json", "*.txt", "*.model", "NOTICE", "LICENSE*")
+
+
+def plain_weights(backbone: Backbone) -> dict[str, Tensor]:
+    """Every weight under the name it has without our adapters' wrappers, tied ones once."""
+    return {name.replace(".base.", "."): weight.detach() for name, weight in backbone.model.named_parameters()}
+
+
+def save_backbone(backbone: Backbone, like: Path, out: Path, *, dtype: torch.dtype = torch.float16, notes: Mapping[str, str] | None = None) -> None:
+    """Write the backbone's present weights beside the configuration and tokenizer of the folder it was loaded from.
+
+    Args:
+        like: the folder it was loaded from; its files but the weights are copied.
+        notes: further files, name -> text.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for pattern in _BESIDE:
+        for path in like.glob(pattern):
+            if not path.name.endswith(".safetensors.index.json"):
+                shutil.copyfile(path, out / path.name)
+    tensors = {name: weight.to("cpu", dtype).contiguous() for name, weight in plain_weights(backbone).items()}
+    write_file(out / "model.safetensors", save(tensors, {"format": "pt"}))
+    for name, text in (notes or {}).items():
+        write_file(out / name, text)

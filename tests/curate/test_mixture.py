@@ -1,0 +1,217 @@
+"""Mixtures: a recipe's faults are named; draws are a function of seed and number, balanced, and never of what is left out or held back."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+import yaml
+
+from snapjudge.core.example import plain_text
+from snapjudge.curate.made import copied, scoped
+from snapjudge.curate.mixture import Mixture
+from snapjudge.curate.recipe import Recipe, read_recipe, read_templates
+from snapjudge.curate.surface import surface_question
+from snapjudge.errors import OptionInvalid
+
+TASKS = {
+    "rude": {
+        "files": ["manners/forum", "manners/mail"],
+        "benign": ["topics/shop"],
+        "inputs": ["output"],
+        "rename": ["input"],
+        "questions": ["Is it rude?", "Rude?"],
+        "opposites": ["Is it civil?"],
+        "words": [["rude", "kind"]],
+        "never_in": ["topics/shop"],
+    },
+    "topic": {
+        "files": ["topics/shop"],
+        "facets": [{"field": "category", "ask": ["Is it about {name}?"], "names": "auto", "skip": ["other"]}],
+        "choices": [{"field": "category", "ask": ["Which: {options}?"], "names": {"pay_ment": "money", "parcel": "parcel", "return": "return"}}],
+    },
+    "grounded": {
+        "files": ["ground/news"],
+        "questions": ["Is it supported?"],
+        "made": [
+            {"kind": "copied", "files": ["ground/news"], "count": 20},
+            {"kind": "grounding", "files": ["ground/news"], "where": "True", "count": 10, "label": "False"},
+            {"kind": "scope", "files": ["topics/shop"], "count": 6},
+            {"kind": "relabelled", "files": ["manners/mail"], "count": 5, "label": "False"},
+        ],
+    },
+    "written": {"templates": ["texts.yaml"], "questions": ["Is it a threat?"], "inputs": ["input"]},
+}
+TEMPLATES = {
+    "slots": {"who": ["him", "her", "them"]},
+    "rows": [{"label": "True", "inputs": {"input": "I will get {who}."}}, {"label": "False", "inputs": {"input": "call {who}"}}],
+}
+
+
+def row(number, label, group=None, category=None, **inputs):
+    return {"id": str(number), "inputs": inputs, "label": label, "meta": {"group": group or f"g{number}", "category": category}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = random.Random(0)
+    words = ["harbour", "lantern", "parcel", "winter", "valley", "bridge", "teacher", "garden", "copper", "number"]
+
+    def text():
+        return " ".join(rng.choices(words, k=8))
+
+    files = {
+        "manners/forum": [row(n, n % 4 == 0, output=f"{text()} {n}") for n in range(120)],
+        "manners/mail": [row(n, n % 2 == 0, output=f"dear {text()} {n}") for n in range(60)],
+        "topics/shop": [row(n, False, category=("pay_ment", "parcel", "return", "other")[n % 4], input=f"{text()} {n}") for n in range(80)],
+        "ground/news": [
+            row(
+                n,
+                n % 2 == 0,
+                context=f"The bridge of Aston opened in 19{n:02d}. It is {n} metres long. {text().capitalize()}.",
+                output=f"It opened in 19{n:02d}.",
+            )
+            for n in range(60)
+        ],
+    }
+    for name, rows in files.items():
+        path = tmp_path / "data" / f"{name}.train.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "small", "noise": 0, "surface": 0, "tasks": TASKS}))
+    (tmp_path / "texts.yaml").write_text(yaml.safe_dump(TEMPLATES))
+    return tmp_path
+
+
+def mixture(folder, **options):
+    return Mixture(read_recipe(folder / "recipe.yaml"), folder, folder / "data", seed=1, **options)
+
+
+def test_a_draw_is_a_function_of_seed_and_number(folder):
+    one, two = mixture(folder), mixture(folder)
+    assert [one.draw(n) for n in (5, 900, 3)] == [two.draw(n) for n in (5, 900, 3)]
+    assert one.draw(5) != one.draw(6)
+
+
+def test_yes_and_no_are_drawn_equally_often(folder):
+    found = Counter()
+    one = mixture(folder, without=["topic", "written", "grounded"])
+    for number in range(2000):
+        for posed in one.draw(number)[1]:
+            found["opposite" if "civil" in posed.text.lower() else "own", posed.answer] += 1
+    for kind in ("own", "opposite"):
+        share = found[kind, 0] / (found[kind, 0] + found[kind, 1])
+        assert 0.42 < share < 0.58, found
+
+
+def test_answers_are_those_of_the_labels(folder):
+    one = mixture(folder)
+    rude = {plain_text(row.inputs): row.answer for row in one.rows["rude"]}
+    checked = Counter()
+    for number in range(1500):
+        inputs, asked = one.draw(number)
+        for posed in asked:
+            if posed.task == "rude" and plain_text(inputs) in rude:
+                yes = posed.words[posed.answer] in ("yes", "rude")
+                assert (yes != ("civil" in posed.text.lower())) == rude[plain_text(inputs)], posed
+                checked[posed.words] += 1
+            if posed.task == "topic" and posed.text.startswith("Which"):
+                assert posed.words[posed.answer] in posed.text
+                checked["choice"] += 1
+            if posed.task == "topic" and "other" in posed.text:
+                pytest.fail("a skipped value was asked about")
+    assert checked["yes", "no"]
+    assert checked["rude", "kind"]
+    assert checked["choice"]
+
+
+def test_what_is_left_out_is_never_drawn(folder):
+    one = mixture(folder, without=["manners/mail", "topic"])
+    drawn = [one.draw(number) for number in range(800)]
+    assert not any(plain_text(inputs).startswith("dear") for inputs, _ in drawn)
+    assert not any(posed.task == "topic" for _, asked in drawn for posed in asked)
+    assert all(not row.file.startswith("manners/mail") for rows in one.rows.values() for row in rows)
+
+
+def test_held_back_groups_are_never_drawn_nor_made_from(folder):
+    one = mixture(folder)
+    kept = {row.group for row in one.held_back["grounded"]}
+    assert kept
+    assert not kept & {row.group for row in one.rows["grounded"]}
+
+
+def test_a_share_of_the_rows_is_the_same_rows_always(folder):
+    half = mixture(folder, share=0.5)
+    groups = {row.group for row in half.rows["rude"] if row.file == "manners/forum"}
+    assert 30 < len(groups) < 90
+    assert groups <= {row.group for row in mixture(folder, share=0.8).rows["rude"] if row.file == "manners/forum"}
+
+
+def test_faults_are_named(folder):
+    with pytest.raises(OptionInvalid, match="nothing in the recipe is called 'manners/none'"):
+        mixture(folder, without=["manners/none"])
+    with pytest.raises(OptionInvalid, match="nothing is left"):
+        mixture(folder, without=list(TASKS))
+    (folder / "data" / "topics" / "shop.train.jsonl").unlink()
+    with pytest.raises(OptionInvalid, match=r"shop\.train\.jsonl does not exist"):
+        mixture(folder)
+    (folder / "recipe.yaml").write_text("name: x\ntasks: {a: {weight: -1, qestions: [b]}}")
+    with pytest.raises(OptionInvalid, match=r"tasks\.a\.weight.*; tasks\.a\.qestions"):
+        read_recipe(folder / "recipe.yaml")
+    (folder / "recipe.yaml").write_text("name: [")
+    with pytest.raises(OptionInvalid, match="cannot read"):
+        read_recipe(folder / "recipe.yaml")
+    (folder / "texts.yaml").write_text("rows: []")
+    with pytest.raises(OptionInvalid, match="slots"):
+        read_templates(folder / "texts.yaml")
+
+
+def test_answer_words_stay_words():
+    recipe = Recipe.model_validate({"name": "x", "tasks": {"a": {"words": [["yes", "no"]], "questions": ["b"]}}})
+    assert recipe.tasks["a"].words == (("yes", "no"),)
+
+
+def test_the_recipe_of_mini_asks_only_what_its_words_can_answer(mini):
+    """Every wording fits the readout and every answer word is one token."""
+    from pathlib import Path
+
+    from snapjudge.curate.mixture import Posed
+    from snapjudge.flows.pretrain import Asking
+
+    asking = Asking(mini)
+    recipe = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / "mini" / "recipe.yaml")
+    for name, task in recipe.tasks.items():
+        for words in (("yes", "no"), *task.words):
+            for text in (*task.questions, *task.opposites):
+                assert asking.question(Posed(text, tuple(words), 0, name)) is not None, (name, text, words)
+        for choice in task.choices:
+            words = tuple(sorted(set(choice.names.values())))
+            assert asking.question(Posed(choice.ask[0].format(options=", ".join(words[:9])), words, 0, name)) is not None, (name, words)
+
+
+def test_copied_sentences_are_of_the_context_or_foreign():
+    parents = [({"context": f"The first note of {n} is long enough. The second note of {n} is long, too.", "output": "x"}, f"g{n}") for n in range(9)]
+    rows = copied(parents, 40, random.Random(0))
+    assert {grounded for _, grounded, _ in rows} == {True, False}
+    assert all((inputs["output"] in inputs["context"]) == grounded for inputs, grounded, _ in rows)
+
+
+def test_scopes_hold_the_topic_or_not():
+    topics = [(f"text about {name}", name, name) for name in ("tea", "cars", "boats", "bread", "rain", "wood", "songs", "trams", "soap", "wool", "ink")]
+    for inputs, off, group in scoped(topics, 60, random.Random(0)):
+        assert (group in inputs["context"].split(": ")[-1].rstrip(".").replace("about ", "").split(", ") or f"about {group}" in inputs["context"]) != off, (
+            inputs
+        )
+
+
+def test_surface_questions_are_answered_right():
+    rng = random.Random(0)
+    inputs = {"context": "x", "output": "Lanterns hang over 3 doors?"}
+    answers = {surface_question(inputs, ["harbour"], rng) for _ in range(300)}
+    truth = dict(answers)
+    assert len(truth) == len(answers)  # one answer to each question
+    assert truth["Does the output contain the word lanterns?"]
+    assert not truth["Does the output contain the word harbour?"]
+    assert truth["Is there a number in the output?"]
+    assert truth["Does the output have a question mark?"]
+    assert not truth["Does the output have more than 5 words?"]

@@ -1,0 +1,113 @@
+"""Training all weights: the same logits as scoring, gradients through contents, resumable to the bit, learns, saves a folder that loads again."""
+
+import json
+
+import pytest
+import torch
+
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Silent
+from snapjudge.errors import Interrupted, TrainingFailed
+from snapjudge.model.hub import load_backbone, mini_folder
+from snapjudge.model.packing import Ask, NewTokens
+from snapjudge.model.prompt import content_windows, render_readout
+from snapjudge.testing import FAMILIES, make_examples, write_tiny_decoder
+from snapjudge.train.multitask import Drawn, WholeConfig, train_whole
+from snapjudge.train.save import save_backbone
+
+QUESTIONS = ("buy?", "polite or not?", "good?")
+CONFIG = WholeConfig(steps=6, batch=8, rate=1e-3, save_every=2, look_every=3, bf16=False)
+
+
+def readouts_of(backbone):
+    labels = {"y": ("yes",), "n": ("no",)}
+    return [render_readout(Metric(name="m", version=1, type="boolean", inputs=("output",), question=one, labels=labels), backbone) for one in QUESTIONS]
+
+
+def asked(backbone, count=6):
+    readouts = readouts_of(backbone)
+    contents = [content_windows(example.inputs, backbone)[0] for example in make_examples(count)]
+    contents[1] *= 3  # of quite another length
+    return [(ids, readouts[: 1 + number % 3]) for number, ids in enumerate(contents)]
+
+
+def draws_of(backbone):
+    examples, readout = make_examples(64), readouts_of(backbone)[0]
+
+    def draw(number):
+        if number % 5 == 4:
+            return None
+        example = examples[number % len(examples)]
+        return Drawn(content_windows(example.inputs, backbone)[0], (readout,), (example.target,), ("buy",))
+
+    return draw
+
+
+@pytest.mark.parametrize("family", ["mini", *FAMILIES])
+def test_training_reads_the_logits_that_scoring_reads(tmp_path, family):
+    backbone = load_backbone(str(mini_folder() if family == "mini" else write_tiny_decoder(tmp_path / family, family)))
+    work = asked(backbone)
+    trained = backbone.whole_logits(work)
+    asks = [Ask(place, readout) for place, (_, readouts) in enumerate(work) for readout in readouts]
+    scored = backbone.step([NewTokens(ids) for ids, _ in work], asks).logits
+    for one, other in zip(trained, scored, strict=True):
+        assert torch.allclose(one, other, atol=2e-4), (one, other)
+
+
+def test_gradients_flow_through_the_content():
+    backbone = load_backbone(str(mini_folder()))
+    weights = backbone.unfreeze()
+    (logits,) = backbone.whole_logits([(content_windows({"output": "quixotic zebras"}, backbone)[0], readouts_of(backbone)[:1])])
+    logits.log_softmax(-1)[0].backward()
+    embedding = weights["bert.embeddings.word_embeddings.weight"]
+    token = backbone.tokens.encode("zebras")[0]
+    assert float(embedding.grad[token].abs().sum()) > 0
+    assert all(weight.grad is not None for name, weight in weights.items() if ".layer." in name)
+
+
+def run(tmp_path, stop_after=None, config=CONFIG, restart=True):
+    backbone = load_backbone(str(mini_folder()))
+    asked_for = 0
+
+    def stop():
+        nonlocal asked_for
+        asked_for += 1
+        return asked_for == stop_after
+
+    state = tmp_path / "state.safetensors"
+    result = train_whole(backbone, draws_of(backbone), config, look=lambda: {"buy": 0.5}, state=state, progress=Silent(), stop=stop)
+    return backbone, result
+
+
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    whole, result = run(tmp_path / "a")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "b", stop_after=3)
+    again, resumed = run(tmp_path / "b")
+    for (name, one), (_, other) in zip(whole.model.named_parameters(), again.model.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    assert [look["losses"] for look in result.history] == [look["losses"] for look in resumed.history]
+    assert result.questions == resumed.questions == 48
+    assert not any(weight.requires_grad for weight in again.model.parameters())
+
+
+def test_it_learns_and_the_folder_it_is_saved_to_loads_again(tmp_path):
+    backbone, result = run(tmp_path, config=CONFIG.model_copy(update={"steps": 30, "look_every": 10, "bf16": True}))
+    losses = [look["losses"]["buy"] for look in result.history]
+    assert losses[-1] < 0.5 * losses[0]
+    save_backbone(backbone, mini_folder(), tmp_path / "out", notes={"pretraining.json": json.dumps({"steps": 30})}, dtype=torch.float32)
+    again = load_backbone(str(tmp_path / "out"))
+    assert again.digest != load_backbone("mini").digest
+    work = asked(backbone)
+    for one, other in zip(backbone.whole_logits(work), again.whole_logits(work), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    backbone = load_backbone(str(mini_folder()))
+    draw = draws_of(backbone)
+    with torch.no_grad():
+        backbone.model.bert.embeddings.LayerNorm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingFailed, match="step 1"):
+        train_whole(backbone, draw, CONFIG, look=dict, state=tmp_path / "s", progress=Silent())
