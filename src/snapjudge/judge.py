@@ -174,5 +174,5 @@ class Panel:
 
 def _prepared(judge: Judge, inputs: Mapping[str, Any], source: str) -> tuple[Content, str]:
     """Checked inputs as a content, and the part of the traffic that the judge's calibration sees in them."""
-    own = check_inputs(inputs, judge.metric.ordered_inputs)
+    own = check_inputs(inputs, judge.metric.ordered_inputs, judge.metric.optional)
     return render_content(own, judge.metric, judge.backbone), judge.bundle.calibration.part_of(length_of(own), source)

@@ -83,6 +83,7 @@ threshold: fpr<2%
         (('["no", "No"]', '["not at all"]'), "labels.complies[0]"),
         (("inputs: [input, output]", "inputs: [output, output]"), "inputs[1]"),
         (("positive: violates", "name: twice"), "name"),
+        (("positive: violates", "optional: [context]"), "optional[0]"),
     ],
 )
 def test_one_wrong_thing_is_named_by_its_path(change, path):

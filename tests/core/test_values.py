@@ -153,3 +153,15 @@ def test_a_message_says_its_text_its_parts_and_its_tool_calls():
     text = plain_text({"messages": turns})
     assert "user: delete\nit" in text
     assert "delete_all" in text
+
+
+def test_optional_inputs_may_be_missing_but_not_all():
+    wanted, optional = ("context", "input"), ("context", "input")
+    assert check_inputs({"input": "hi", "context": ""}, wanted, optional) == {"input": "hi"}
+    assert check_inputs({"context": "a", "input": None}, wanted, optional) == {"context": "a"}
+    with pytest.raises(InputInvalid, match="at least one of context, input"):
+        check_inputs({"output": "hi"}, wanted, optional)
+    with pytest.raises(InputInvalid, match="context"):
+        check_inputs({"input": "hi"}, wanted, ("input",))
+    with pytest.raises(InputInvalid, match="visible"):
+        check_inputs({"input": "  ", "context": "a"}, wanted, optional)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from snapjudge.core.example import plain_text
-from snapjudge.curate.made import copied, scoped
+from snapjudge.curate.made import copied, expanded, scoped
 from snapjudge.curate.mixture import Mixture
 from snapjudge.curate.recipe import Recipe, read_recipe, read_templates
 from snapjudge.curate.surface import surface_question
@@ -162,7 +162,7 @@ def test_faults_are_named(folder):
     with pytest.raises(OptionInvalid, match="cannot read"):
         read_recipe(folder / "recipe.yaml")
     (folder / "texts.yaml").write_text("rows: []")
-    with pytest.raises(OptionInvalid, match="slots"):
+    with pytest.raises(OptionInvalid, match="rows: Tuple"):
         read_templates(folder / "texts.yaml")
 
 
@@ -187,6 +187,20 @@ def test_the_recipe_of_mini_asks_only_what_its_words_can_answer(mini):
         for choice in task.choices:
             words = tuple(sorted(set(choice.names.values())))
             assert asking.question(Posed(choice.ask[0].format(options=", ".join(words[:9])), words, 0, name)) is not None, (name, words)
+
+
+def test_templates_are_filled_and_unknown_slots_named(folder):
+    path = folder / "texts.yaml"
+    path.write_text(yaml.safe_dump({"invented": {"who": "name", "where": "city"}, "rows": [{"label": "True", "inputs": {"output": "{who} of {where} {{x}}"}}]}))
+    rows = expanded(read_templates(path), 0)
+    assert len({inputs["output"] for _, inputs, _, _ in rows}) > 100
+    assert all(inputs["output"].endswith("{x}") and " of " in inputs["output"] for _, inputs, _, _ in rows)
+    path.write_text(yaml.safe_dump({"rows": [{"label": "True", "inputs": {"output": "{whom}"}}]}))
+    with pytest.raises(OptionInvalid, match="no slot is called 'whom'"):
+        read_templates(path)
+    path.write_text(yaml.safe_dump({"invented": {"who": "nobodys_name"}, "rows": [{"label": "True", "inputs": {"output": "{who}"}}]}))
+    with pytest.raises(OptionInvalid, match="Faker makes no 'nobodys_name'"):
+        expanded(read_templates(path), 0)
 
 
 def test_copied_sentences_are_of_the_context_or_foreign():

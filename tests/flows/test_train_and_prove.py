@@ -112,6 +112,22 @@ def test_proving_on_training_texts_is_refused_unless_allowed(workshop):
     assert any("too good" in note for note in proof.notes)
 
 
+def test_parts_of_their_own_are_used_and_kept_apart(workshop, tmp_path):
+    folder, _ = workshop
+    parts = {}
+    for seed, name in ((31, "validation"), (32, "calibration")):
+        lines = [as_line(e.model_copy(update={"id": f"{name}{e.id}"})) for e in make_examples(40, seed=seed)]
+        parts[name] = [tmp_path / f"{name}.jsonl"]
+        shared = (folder / "data.jsonl").read_text().splitlines()[:6] if name == "validation" else []
+        parts[name][0].write_text("\n".join([*lines, *shared]))
+    result = train_judge(request(folder, out=tmp_path, **parts), CONFIG)
+    assert result.proof.data["validation"] == 46
+    assert result.proof.data["calibration"] == 40
+    assert any("6 examples that share a text or group" in note for note in result.proof.notes)
+    with pytest.raises(DataLeak):
+        train_judge(request(folder, out=tmp_path, validation=parts["validation"], calibration=parts["validation"]), CONFIG)
+
+
 def test_a_gate_on_an_unknown_figure_lists_the_known_ones(workshop):
     folder, result = workshop
     with pytest.raises(RuleInvalid) as caught:

@@ -35,6 +35,13 @@ def test_fields_stand_in_canonical_order_whatever_order_they_come_in(mini):
         assert content_windows(dict(order), mini) == (window,)
 
 
+def test_an_optional_input_that_is_missing_leaves_no_mark(mini):
+    metric = Metric(name="m", version=1, type="boolean", inputs=("context", "input"), optional=("context",), question="?", labels={"a": ("yes",), "b": ("no",)})
+    plain = metric.model_copy(update={"inputs": ("input",), "optional": ()})
+    assert render_content({"input": "hi"}, metric, mini) == render_content({"input": "hi"}, plain, mini)
+    assert metric.needed_inputs == ("input",)
+
+
 def test_messages_are_rendered_turn_by_turn_with_their_tool_calls(mini):
     turns = [
         {"role": "user", "content": [{"type": "text", "text": "weather"}]},

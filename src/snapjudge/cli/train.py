@@ -13,6 +13,8 @@ def train(
     data: Annotated[list[Path], typer.Option("--data", help="labelled examples: .jsonl, .csv, .tsv, .parquet; may be repeated")],
     out: Annotated[Path, typer.Option("--out", help="folder for judges; the bundle becomes OUT/NAME/VERSION")] = Path("judges"),
     test: Annotated[list[Path] | None, typer.Option("--test", help="a test file of its own instead of a split of the data; may be repeated")] = None,
+    validation: Annotated[list[Path] | None, typer.Option("--validation", help="files that decide when to stop, instead of a part of the data")] = None,
+    calibration: Annotated[list[Path] | None, typer.Option("--calibration", help="files to calibrate and choose thresholds on, instead of a part")] = None,
     backbone: Annotated[str, typer.Option("--backbone", help="mini, a local model folder, or a hub name")] = "mini",
     scope: Annotated[str, typer.Option("--scope", help="auto, readout or all")] = "auto",
     threshold: Annotated[str | None, typer.Option("--threshold", help="threshold rule such as fpr<=0.02@95%, instead of the metric's")] = None,
@@ -58,7 +60,7 @@ def train(
             fit=fit,
         )
         gates = [Gate.parse(text) for text in gate or ()]
-        request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, suite, resume, restart)
+        request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, suite, resume, restart, validation or (), calibration or ())
         with stop_on_interrupt() as stop, Bars() as bars:
             result = train_judge(request, config, bars, stop)
         if as_json:

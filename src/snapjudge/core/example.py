@@ -112,8 +112,8 @@ def length_of(inputs: Inputs) -> int:
     return sum(len(text) for text in texts_of(inputs).values())
 
 
-def check_inputs(inputs: object, wanted: Sequence[InputName]) -> dict[str, Any]:
-    """The wanted inputs, checked; other standard fields are left out.
+def check_inputs(inputs: object, wanted: Sequence[InputName], optional: Sequence[InputName] = ()) -> dict[str, Any]:
+    """The wanted inputs, checked; other standard fields are left out, and so are optional ones that are missing or empty.
 
     Raises:
         InputInvalid: naming every missing, empty, unknown or wrongly typed field.
@@ -125,11 +125,15 @@ def check_inputs(inputs: object, wanted: Sequence[InputName]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name in wanted:
         value = inputs.get(name)
+        if name in optional and value in (None, "", []):
+            continue
         problem = _field_problem(name, value)
         if problem:
             problems.append(Problem(f"inputs.{name}", *problem))
         else:
             kept[name] = value
+    if not kept and not problems:
+        problems.append(Problem("inputs", "none of the fields the metric reads", f"at least one of {', '.join(wanted)}"))
     if problems:
         raise _invalid(problems)
     return kept

@@ -33,6 +33,7 @@ class Metric(Frozen):
     type: MetricType = Field(description="boolean: two labels; choice: 2-255 labels; score: ordered levels; pairwise: a against b.")
     level: Level = Field(default="span", description="What one example is: one call, a request with its steps, or many turns.")
     inputs: tuple[InputName, ...] = Field(min_length=1, description="The fields the judge reads, by their standard names.")
+    optional: tuple[InputName, ...] = Field(default=(), description="Inputs that may be missing; one input must be there at least.")
     question: Text = Field(description="What the judge is asked, in one sentence. It is read after the content.")
     policy: str = Field(default="", description="The criteria for the people who label; not read by the judge.")
     labels: dict[str, tuple[Word, ...]] = Field(
@@ -78,6 +79,11 @@ class Metric(Frozen):
     def ordered_inputs(self) -> tuple[InputName, ...]:
         """The inputs in canonical order, which is the order they are rendered in."""
         return tuple(name for name in INPUT_NAMES if name in self.inputs)
+
+    @property
+    def needed_inputs(self) -> tuple[InputName, ...]:
+        """The inputs that every example has; where all are optional, the last stands for them."""
+        return tuple(name for name in self.ordered_inputs if name not in self.optional) or self.ordered_inputs[-1:]
 
     @property
     def leaning(self) -> tuple[float, ...]:

@@ -134,6 +134,7 @@ def _cross_problems(data: dict[str, Any], reader: _Reader) -> Iterator[Problem]:
         yield problem(("positive",), _show(positive), "one label")
     if isinstance(inputs, list):
         yield from _input_problems(kind, data.get("level"), inputs, problem)
+        yield from _optional_problems(data, inputs, problem)
     if data.get("windows") in ("any", "all") and not (kind in ("boolean", "score") or flagged):
         yield problem(("windows",), _show(data["windows"]), "mean, or a positive label that `any` and `all` can refer to")
     for key, parse in (("threshold", ThresholdRule.parse), ("escalation", ThresholdRule.parse_escalation)):
@@ -177,6 +178,15 @@ def _input_problems(kind: object, level: object, inputs: list[Any], problem: Any
         yield problem(("inputs",), _show(inputs), f"no a or b: those belong to type pairwise; use {', '.join(INPUT_NAMES[:5])}")
     if level == "session" and "messages" not in inputs:
         yield problem(("inputs",), _show(inputs), "messages among the inputs, for level session")
+
+
+def _optional_problems(data: dict[str, Any], inputs: list[Any], problem: Any) -> Iterator[Problem]:
+    optional = data.get("optional")
+    for index, name in enumerate(optional if isinstance(optional, list) else ()):
+        if name not in inputs:
+            yield problem(("optional", index), _show(name), f"one of the inputs: {', '.join(map(str, inputs))}")
+        elif name in ("a", "b") or (name == "messages" and data.get("level") == "session"):
+            yield problem(("optional", index), _show(name), "an input that the metric can do without")
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

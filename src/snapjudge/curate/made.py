@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from snapjudge.curate.recipe import Templates
+from snapjudge.curate.perturb.personal import People
+from snapjudge.curate.recipe import SLOT, Templates
 
-_SLOT = re.compile(r"\{(\w+)\}")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 _PER_TEMPLATE = 200
 _SHORTEST, _LONGEST = 20, 300  # letters of a sentence that is copied
@@ -26,14 +26,18 @@ MadeRow = tuple[dict[str, Any], bool, str]  # inputs, whether the answer is yes,
 def expanded(templates: Templates, seed: int) -> list[tuple[int, dict[str, Any], str, str]]:
     """Every template filled in up to 200 ways: (template number, inputs, label, category)."""
     found: dict[str, tuple[int, dict[str, Any], str, str]] = {}
+    people = People(seed)
     for number, template in enumerate(templates.rows):
         rng = random.Random(f"{seed}:{number}")  # noqa: S311 - reproducible data
 
         def fill(match: re.Match[str], rng: random.Random = rng) -> str:
-            return rng.choice(templates.slots[match.group(1)])
+            slot = match.group(1)
+            if slot is None:
+                return match.group()[0]
+            return rng.choice(templates.slots[slot]) if slot in templates.slots else people.invented(templates.invented[slot])
 
         for _ in range(_PER_TEMPLATE):
-            inputs: dict[str, Any] = {name: _tidy(_SLOT.sub(fill, text)) for name, text in template.inputs.items()}
+            inputs: dict[str, Any] = {name: _tidy(SLOT.sub(fill, text)) for name, text in template.inputs.items()}
             found.setdefault(str(inputs), (number, inputs, template.label, template.category))
     return list(found.values())
 

@@ -163,11 +163,10 @@ class Mixture:
             made = expanded(read_templates(self._folder / file), self.seed)
             rows += [Row(inputs, label, (category,), file, f"{file}:{number}", answer=label == task.yes) for number, inputs, label, category in made]
         rows = [row for row in rows if sum(len(str(value)) for value in row.inputs.values()) <= most]
-        self.held_back[name] = [row for row in rows if _number(row.group, HELD_BACK) == 0]
-        kept = [row for row in rows if _number(row.group, HELD_BACK)]
         for made_spec in task.made:
-            kept += [row for row in self._made(made_spec, task) if sum(len(str(value)) for value in row.inputs.values()) <= most]
-        self.rows[name] = kept
+            rows += [row for row in self._made(made_spec, task) if sum(len(str(value)) for value in row.inputs.values()) <= most]
+        self.held_back[name] = [row for row in rows if _number(row.group, HELD_BACK) == 0]
+        kept = self.rows[name] = [row for row in rows if _number(row.group, HELD_BACK)]
         labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
         sides: dict[str, _Side] = defaultdict(_Side)
         for row in kept:
@@ -176,7 +175,7 @@ class Mixture:
         self.facets[name] = [_Facet.of(facet, kept) for facet in task.facets]
 
     def _made(self, spec: Made, task: Task) -> list[Row]:
-        parents = [row for file in self._kept(spec.files) for row in self._file(file) if _number(row.group, HELD_BACK) and spec.where in (None, row.label)]
+        parents = [row for file in self._kept(spec.files) for row in self._file(file) if spec.where in (None, row.label)]
         if not parents:
             return []
         rng = random.Random(f"{self.seed}:{spec.kind}")  # noqa: S311 - reproducible data

@@ -226,7 +226,7 @@ def to_example(record: Record, metric: Metric, name: str) -> Example:
     inputs, target = {}, None
     if record.data is not None:
         try:
-            inputs = check_inputs(data.get("inputs"), metric.ordered_inputs)
+            inputs = check_inputs(data.get("inputs"), metric.ordered_inputs, metric.optional)
         except InputInvalid as error:
             problems.append(Problem("inputs", error.message, "inputs the metric can read", record.line))
         if data.get("label") is not None:

@@ -3,6 +3,7 @@
 Format: docs/pretraining.md. Every problem of a recipe is named with the place it is at.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ from snapjudge.core.metric import InputName, Name
 from snapjudge.errors import OptionInvalid
 
 _Kind = TypeVar("_Kind", bound=Frozen)
+SLOT = re.compile(r"\{\{|\}\}|\{(\w+)\}")  # of a template: a doubled brace, or a slot
 MadeKind = Literal["injection", "harmless", "grounding", "tools", "personal", "copied", "scope", "relabelled"]
 
 
@@ -87,9 +89,10 @@ class Template(Frozen):
 
 
 class Templates(Frozen):
-    """Rows written with slots, and what the slots may hold."""
+    """Rows written with slots, and what the slots may hold. A double brace is a brace."""
 
-    slots: dict[str, tuple[str, ...]]
+    slots: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    invented: dict[str, str] = Field(default_factory=dict, description="slot -> the method of Faker that fills it")
     rows: tuple[Template, ...] = Field(min_length=1)
 
 
@@ -108,7 +111,12 @@ def read_templates(path: Path) -> Templates:
     Raises:
         OptionInvalid: as for `read_recipe`.
     """
-    return _checked(path, Templates)
+    found = _checked(path, Templates)
+    known = {*found.slots, *found.invented}
+    unknown = sorted({slot for row in found.rows for text in row.inputs.values() for slot in SLOT.findall(text) if slot and slot not in known})
+    if unknown:
+        raise OptionInvalid(f"{path}: no slot is called {unknown[0]!r}", hint=f"slots: {', '.join(sorted(known))}", received=unknown[0])
+    return found
 
 
 def read_lines(path: Path) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ class _Training:
         return folder
 
     def _data_digests(self) -> dict[str, str]:
-        return data_digests((*self.request.data, *self.request.test))
+        return data_digests((*self.request.data, *self.request.test, *self.request.validation, *self.request.calibration))
 
     def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
         """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding."""

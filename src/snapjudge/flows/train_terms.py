@@ -56,3 +56,5 @@ class TrainRequest:
     suite: Path | None = None
     resume: bool = False
     restart: bool = False
+    validation: Sequence[Path] = ()
+    calibration: Sequence[Path] = ()

@@ -28,15 +28,20 @@ def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note
     everything = read_labelled(request.data, metric, request.mapping, note)
     frozen = [path for path in request.data if is_dataset(path) and Dataset(path).test.exists()]
     if frozen and not request.test:
+        if request.validation or request.calibration:
+            raise OptionInvalid(f"{frozen[0].name} has a frozen test and deals its own parts", hint="leave --validation and --calibration out, or give --test")
         return _checked(_as_frozen(frozen, everything, config, metric, note))
     examples = _distinct(everything, note)
     check_enough(examples, metric, "data")
     shares = {"validation": config.validation_share, "calibration": config.calibration_share}
+    own = _own_parts(request, metric, note)
+    shares = {name: share for name, share in shares.items() if name not in own}
+    examples = _apart(examples, own, note)
     test: list[Example] | None = None
     if request.test:
         test = read_labelled(request.test, metric, request.mapping, note)
         check_enough(test, metric, "test data")
-        shared = check_leak(examples, test, allow=config.allow_leak)
+        shared = check_leak([*examples, *(example for part in own.values() for example in part)], test, allow=config.allow_leak)
         if shared:
             note(f"{shared} test examples share text or group with the training data (--allow-leak): the figures are too good")
         elif not config.allow_leak:
@@ -49,7 +54,29 @@ def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note
         raise OptionInvalid(f"the shares of validation, calibration and test add up to {sum(shares.values()):.2f}", hint="leave more than 0.1 for training")
     parts = split(examples, {"train": 1 - sum(shares.values()), **shares}, config.fit.seed)
     held_out = test if test is not None else parts["test"]
+    parts |= own
     return _checked(Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out)))
+
+
+def _own_parts(request: TrainRequest, metric: Metric, note: Note) -> dict[str, list[Example]]:
+    """The parts that come from files of their own."""
+    files = {"validation": request.validation, "calibration": request.calibration}
+    parts = {name: _distinct(read_labelled(paths, metric, request.mapping, note), note) for name, paths in files.items() if paths}
+    for name, part in parts.items():
+        check_enough(part, metric, f"{name} data")
+    if len(parts) > 1:
+        check_leak(parts["validation"], parts["calibration"], allow=False)
+    return parts
+
+
+def _apart(examples: list[Example], own: Mapping[str, Sequence[Example]], note: Note) -> list[Example]:
+    """The examples that share no text or group with a part of its own."""
+    held = [example for part in own.values() for example in part]
+    keys, groups = {example.content_key for example in held}, {example.provenance.group for example in held if example.provenance.group}
+    kept = [example for example in examples if example.content_key not in keys and example.provenance.group not in groups]
+    if len(kept) < len(examples):
+        note(f"{len(examples) - len(kept)} examples that share a text or group with the validation or calibration files were left out of training")
+    return kept
 
 
 def data_digests(paths: Sequence[Path]) -> dict[str, str]:

@@ -102,7 +102,7 @@ def writing_prompt(metric: Metric, wish: Wish, seeds: Sequence[tuple[Mapping[str
         seeds: a few examples with their labels, to show the form; not to be repeated.
         number: of the question, so that the same wish asked again is another question.
     """
-    fields = ", ".join(metric.ordered_inputs)
+    fields = ", ".join(f"{name} (may be left out)" if name in metric.optional else name for name in metric.ordered_inputs)
     names = ", ".join(json.dumps(name, ensure_ascii=False) for name in metric.labels)
     shown = "\n".join(json.dumps({"inputs": texts_of(inputs), "label": label}, ensure_ascii=False) for inputs, label in seeds)
     where = f"about {wish.topic}" if wish.in_domain else f"about something other than {wish.topic}, as it may turn up in the same traffic"
@@ -139,7 +139,7 @@ def read_examples(text: str, metric: Metric) -> tuple[list[Written], int]:
     for row in rows[:50]:
         label, pair = (row.get("label"), row.get("pair")) if isinstance(row, dict) else (None, None)
         try:
-            inputs = check_inputs(row.get("inputs") if isinstance(row, dict) else None, metric.ordered_inputs)
+            inputs = check_inputs(row.get("inputs") if isinstance(row, dict) else None, metric.ordered_inputs, metric.optional)
         except InputInvalid:
             bad += 1
             continue

@@ -53,7 +53,7 @@ def render_readout(metric: Metric, backbone: Backbone) -> Readout:
 
 def render_content(inputs: Mapping[str, Any], metric: Metric, backbone: Backbone) -> Content:
     """Token ids of the metric's inputs, which `core.example.check_inputs` has checked."""
-    fields: dict[str, Any] = {name: inputs[name] for name in metric.ordered_inputs}
+    fields: dict[str, Any] = {name: inputs[name] for name in metric.ordered_inputs if name in inputs}
     windows = content_windows(fields, backbone)
     if metric.type != "pairwise":
         return Content(windows)

@@ -103,13 +103,13 @@ def _noise(name: str, examples: Sequence[Example], metric: Metric, seed: int) ->
         changed = {field: NOISES[name](value, rng) if isinstance(value, str) and field != "tools" else value for field, value in example.inputs.items()}
         if changed != example.inputs:
             places.append(place)
-            inputs.append({field: changed[field] for field in metric.ordered_inputs})
+            inputs.append({field: changed[field] for field in metric.ordered_inputs if field in changed})
     return Variant(name, tuple(places), tuple(inputs))
 
 
 def _long(inputs: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
     """The last text field in the middle of neutral text of several windows."""
-    field = next((name for name in reversed(metric.ordered_inputs) if isinstance(inputs[name], str) and name != "tools"), None)
+    field = next((name for name in reversed(metric.ordered_inputs) if isinstance(inputs.get(name), str) and name != "tools"), None)
     filler = _NEUTRAL * (_LONG // 2 // len(_NEUTRAL))
     return dict(inputs) if field is None else {**inputs, field: f"{filler}\n\n{inputs[field]}\n\n{filler}"}
 
@@ -177,9 +177,9 @@ def contrast(examples: Sequence[Example], judgements: Sequence[Judgement], metri
 
 def absurd_inputs(metric: Metric) -> list[dict[str, Any]]:
     """The absurd texts as inputs of the metric, each in all its text fields; empty where it reads messages or tools."""
-    if not all(name in ("context", "input", "output", "a", "b") for name in metric.ordered_inputs):
+    if not all(name in ("context", "input", "output", "a", "b") for name in metric.needed_inputs):
         return []
-    return [dict.fromkeys(metric.ordered_inputs, text) for text in ABSURD.values()]
+    return [dict.fromkeys(metric.needed_inputs, text) for text in ABSURD.values()]
 
 
 def absurd(judgements: Sequence[Judgement], metric: Metric) -> Probe | None:

@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+from snapjudge.errors import OptionInvalid
+
 _LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT")
 _SENTENCES = {
     "name": ("My name is {0}.", "Please ask for {0}.", "{0} will take it from there."),
@@ -28,5 +30,15 @@ class People:
     def sentence(self, rng: random.Random) -> tuple[str, str]:
         """A sentence that gives something away, and what kind of thing."""
         kind = rng.choice(list(_SENTENCES))
-        value = getattr(self._faker, kind)()
-        return rng.choice(_SENTENCES[kind]).format(str(value).replace("\n", ", ")), kind
+        return rng.choice(_SENTENCES[kind]).format(self.invented(kind)), kind
+
+    def invented(self, kind: str) -> str:
+        """A value of one of Faker's kinds, such as `iban`, on one line.
+
+        Raises:
+            OptionInvalid: Faker knows no such kind.
+        """
+        make = getattr(self._faker, kind, None)
+        if make is None:
+            raise OptionInvalid(f"Faker makes no {kind!r}", hint="such as name, email, iban; faker.readthedocs.io lists the providers", received=kind)
+        return str(make()).replace("\n", ", ")

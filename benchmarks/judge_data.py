@@ -1,0 +1,236 @@
+"""Rows for the built-in judges, from the same recipe as the backbone: what each learns from, and what it is measured on.
+
+Training rows are the recipe's (labelled, benign, written and made); the groups that the backbone's training held back decide when to stop. The `.dev` files,
+which neither the backbone nor a judge learns from, are dealt by group to calibration and test.
+"""
+
+import ast
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snapjudge.curate.mixture import Mixture, Row
+from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.curate.recipe import Task, read_recipe
+from snapjudge.curate.split import hashed
+
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = ROOT / "recipes" / "judges"
+RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
+PARTS = ("train", "validation", "calibration", "test")
+
+Label = Callable[[Row], str | None]
+
+
+def _yes_or_no(yes: str, no: str) -> Label:
+    return lambda row: None if row.answer is None else yes if row.answer else no
+
+
+def _own(row: Row) -> str | None:
+    return row.label
+
+
+HAZARDS = {
+    "violent_crimes": ("vcr", "Violence", "violence", "terrorism"),
+    "nonviolent_crimes": (
+        *("ncr", "nvc", "Malware Viruses", "Fraud/Deception", "Economic Harm", "Non-violent crimes", "Illegal goods and services", "fraud"),
+        *("cybercrime_intrusion/standard", "illegal/standard"),
+    ),
+    "sex_crimes": ("src", "scr"),
+    "child_exploitation": ("cse", "cae", "Child Abuse", "pornography_sexual_minors"),
+    "defamation": ("dfm",),
+    "specialized_advice": ("spc_lgl", "spc_fin", "spc_hlt", "Tailored Financial Advice"),
+    "privacy": ("prv", "Privacy Violation Activity"),
+    "intellectual_property": ("ipv", "copyright/copyright"),
+    "indiscriminate_weapons": ("iwp", "cbr", "chemical_biological/standard"),
+    "hate": ("hte", "hat", "Hate/Harass/Violence", "Hate, harassment and discrimination", "race", "religion"),
+    "suicide_self_harm": ("ssh", "suicide"),
+    "sexual_content": ("sxc_prn", "Adult Content", "Sexual content"),
+    "elections": ("spc_ele", "Political Campaigning"),
+}
+_HAZARD_OF = {raw: hazard for hazard, raws in HAZARDS.items() for raw in raws}
+
+
+def _hazard(row: Row) -> str | None:
+    """The hazard of an unsafe request; none for a safe one; nothing where the file's own categories say too little."""
+    if row.answer is False:
+        return "none"
+    raw = row.categories[0] if row.categories else ""
+    return _HAZARD_OF.get(raw) or _HAZARD_OF.get(raw.split("-")[0])
+
+
+def _toxic_kind(row: Row) -> str | None:
+    """Where the file says what kind it is."""
+    if row.answer is False:
+        return "none"
+    kinds = {
+        "hate": "hate",
+        "offensive": "offensive",
+        "threateninglanguage": "threat",
+        "derogation": "hate",
+        "dehumanizinglanguage": "hate",
+        "animosity": "hate",
+    }
+    found = next((kinds[value] for value in row.categories if value in kinds), None)
+    if row.file.endswith("convabuse"):
+        found = "insult" if {"explicit", "implicit"} & set(row.categories) else None
+    return found
+
+
+_KINDS = {
+    "name": ("PERSON", "name"),
+    "address": ("ADDRESS", "address"),
+    "phone": ("PHONE_NUMBER", "phone_number"),
+    "email": ("EMAIL_ADDRESS", "email"),
+    "card": ("CREDIT_CARD", "credit_card_number"),
+    "account": ("IBAN_CODE", "iban"),
+    "identity_number": ("US_SSN", "ssn"),
+}
+
+
+def _has(kind: str) -> Label:
+    return lambda row: "present" if set(_KINDS[kind]) & set(row.categories) else "absent"
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """One built-in judge: the task its rows are of, how a row is labelled, and the name its text is read under where that is another."""
+
+    task: str
+    label: Label
+    rows: int = 8000
+    rename: Mapping[str, str] = field(default_factory=dict)
+    scope: str = "readout"
+
+
+JUDGES: dict[str, BuiltIn] = {
+    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 12000),
+    "toxicity_category": BuiltIn("toxicity", _toxic_kind),
+    "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 10000),
+    "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard),
+    "unsafe_response": BuiltIn("unsafe_response", _yes_or_no("unsafe", "safe")),
+    "unsafe_response_category": BuiltIn("unsafe_prompt", _hazard, rename={"input": "output"}),
+    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 9000),
+    "groundedness": BuiltIn("groundedness", _yes_or_no("grounded", "ungrounded"), 14000),
+    "tool_selection": BuiltIn(
+        "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
+    ),
+    "pii": BuiltIn("pii", _yes_or_no("personal", "clean")),
+    **{f"pii_{kind}": BuiltIn("pii", _has(kind), 6000) for kind in _KINDS},
+    "tone": BuiltIn("tone", _own, 14000),
+    "politeness": BuiltIn("politeness", _yes_or_no("polite", "impolite")),
+    "sexism": BuiltIn("sexism", _yes_or_no("sexist", "fine"), 10000),
+    "off_topic": BuiltIn("off_topic", _yes_or_no("off_topic", "in_scope")),
+    "refusal": BuiltIn("refusal", _yes_or_no("refusal", "answer")),
+}
+
+
+class JudgeData:
+    """The rows of every built-in judge.
+
+    Args:
+        without: files or tasks left out of training, as the backbone that is used left them out.
+    """
+
+    def __init__(self, data: Path, *, without: Sequence[str] = (), seed: int = 0) -> None:
+        self.data, self.without, self.seed = data, tuple(without), seed
+        self.recipe = read_recipe(RECIPE)
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The rows the backbone drew from, and those it held back."""
+        return Mixture(self.recipe, RECIPE.parent, self.data, seed=self.seed, without=self.without)
+
+    def parts(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Train, validation, calibration and test rows as JSON objects; training rows are balanced and a third also stand there with noise."""
+        judge = JUDGES[name]
+        rng = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible data
+        train = balanced(self.labelled(judge, self.mixture.rows.get(judge.task, ())), judge.rows, rng)
+        train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
+        found = {"train": train, "validation": self.labelled(judge, self.mixture.held_back.get(judge.task, ()))}
+        dev = self.labelled(judge, self.dev(judge.task))
+        found["calibration"] = [row for row in dev if int(hashed(row["meta"]["group"], "calibration")[:8], 16) % 2]
+        kept = {id(row) for row in found["calibration"]}
+        found["test"] = [row for row in dev if id(row) not in kept]
+        return found
+
+    def dev(self, task: str, files: Sequence[str] | None = None) -> list[Row]:
+        """Rows of the `.dev` files of a task, and of its benign ones with the answer no."""
+        spec = self.recipe.tasks[task]
+        names = [name for name in (*spec.files, *spec.benign) if name not in self.without] if files is None else files
+        return [row for name in names for row in self.file(spec, f"{name}.dev", benign=name in spec.benign)]
+
+    def file(self, spec: Task, name: str, *, benign: bool = False) -> list[Row]:
+        """One file's rows with their answers to the task's questions."""
+        rows = []
+        for line in (self.data / f"{name}.jsonl").read_text().splitlines():
+            raw = json.loads(line)
+            category = str(raw["meta"].get("category") or "None")
+            categories = tuple(map(str, ast.literal_eval(category))) if category.startswith("[") else (category,)
+            label, inputs = str(raw["label"]), raw["inputs"]
+            if benign:
+                text = inputs.get("input") or inputs.get("output")
+                label, inputs = "False", {(spec.inputs or ("output",))[-1]: text}
+            rows.append(
+                Row(inputs, label, () if benign else categories, name.removesuffix(".dev"), str(raw["meta"].get("group") or raw["id"]), label == spec.yes)
+            )
+        return rows
+
+    def labelled(self, judge: BuiltIn, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        """Rows as lines of a data file, with the judge's labels; those it has none for are left out."""
+        found = []
+        for number, row in enumerate(rows):
+            label = judge.label(row)
+            if label is not None:
+                inputs = {judge.rename.get(name, name): value for name, value in row.inputs.items()}
+                meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories)}
+                found.append({"id": f"{row.file}:{number}", "inputs": inputs, "label": label, "meta": meta})
+        return found
+
+
+def balanced(rows: Sequence[dict[str, Any]], count: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Up to `count` rows, labels as even as they can be, and within a label the sources by the root of their size."""
+    by_label: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], {}).setdefault(row["meta"]["source"], []).append(row)
+    chosen: list[dict[str, Any]] = []
+    left = count
+    for position, label in enumerate(sorted(by_label, key=lambda name: sum(map(len, by_label[name].values())))):
+        share = left // (len(by_label) - position)
+        mine = _by_root(by_label[label], share, rng)
+        chosen += mine
+        left -= len(mine)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def _by_root(sources: Mapping[str, list[dict[str, Any]]], count: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Rows of some sources, small ones whole, large ones by the root of their size."""
+    chosen: list[dict[str, Any]] = []
+    names = sorted(sources, key=lambda name: len(sources[name]))
+    for position, name in enumerate(names):
+        weights = [len(sources[other]) ** 0.5 for other in names[position:]]
+        share = round((count - len(chosen)) * weights[0] / sum(weights))
+        chosen += rng.sample(sources[name], min(share, len(sources[name])))
+    return chosen
+
+
+def noisy(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """The row with one kind of noise in its texts; label and group stay."""
+    kind = rng.choice(list(NOISES))
+    inputs = {name: NOISES[kind](value, rng) if isinstance(value, str) and name != "tools" else value for name, value in row["inputs"].items()}
+    return {**row, "id": f"{row['id']}+{kind}", "inputs": inputs}
+
+
+def write_parts(parts: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> dict[str, Path]:
+    """The parts as files of JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, rows in parts.items():
+        paths[name] = folder / f"{name}.jsonl"
+        paths[name].write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return paths
