@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from snapjudge.core.judgement import Abstention as Abstention
     from snapjudge.core.judgement import Judgement as Judgement
     from snapjudge.core.metric import Metric as Metric
+    from snapjudge.core.question import OpenQuestion as OpenQuestion
     from snapjudge.errors import SnapjudgeError as SnapjudgeError
+    from snapjudge.generalist import Generalist as Generalist
     from snapjudge.judge import Judge as Judge
     from snapjudge.judge import Panel as Panel
 
@@ -24,9 +26,11 @@ _HOMES = {
     "Abstention": "snapjudge.core.judgement",
     "Metric": "snapjudge.core.metric",
     "Example": "snapjudge.core.example",
+    "OpenQuestion": "snapjudge.core.question",
+    "Generalist": "snapjudge.generalist",
     "SnapjudgeError": "snapjudge.errors",
 }
-__all__ = ["Abstention", "Example", "Judge", "Judgement", "Metric", "Panel", "SnapjudgeError", "__version__"]
+__all__ = ["Abstention", "Example", "Generalist", "Judge", "Judgement", "Metric", "OpenQuestion", "Panel", "SnapjudgeError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,47 +1,123 @@
-"""snapjudge ask: one question on the command line."""
+"""snapjudge ask: one text on the command line, judged by judges or asked open questions."""
 
-from typing import Annotated, Any
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snapjudge.cli.console import PrecisionOption, output, print_json, shown_errors
 from snapjudge.core.precision import Precision
 
+if TYPE_CHECKING:
+    from snapjudge.core.judgement import Judgement
+    from snapjudge.core.metric import Metric
+    from snapjudge.core.question import OpenQuestion
+
 
 def ask(
-    text: Annotated[str | None, typer.Argument(help="the text to judge: the judge's output field, or its only field")] = None,
+    text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field")] = None,
     judge: Annotated[list[str] | None, typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")] = None,
+    question: Annotated[list[str] | None, typer.Option("--question", help="an open question in plain words; may be repeated")] = None,
+    options: Annotated[str | None, typer.Option("--options", help="answers of the open question, separated by commas")] = None,
+    levels: Annotated[str | None, typer.Option("--levels", help="ordered answers of the open question, lowest first, separated by commas")] = None,
     field: Annotated[list[str] | None, typer.Option("--field", help="FIELD=TEXT for metrics that read several fields; may be repeated")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="where the judges' backbone lies, if it has moved; or whom to ask open questions")] = None,
     precision: PrecisionOption = Precision.float32,
     as_json: Annotated[bool, typer.Option("--json", help="print the judgements as JSON")] = False,
 ) -> None:
-    """Judge one text: `snapjudge ask --judge tone "Thanks, that helped!"`."""
+    """Judge one text. Without --judge and --question all built-in judges that can read it are asked.
+
+    `snapjudge ask "Thanks, that helped!"`, `snapjudge ask --judge tone "..."`, `snapjudge ask --question "Is the user asking for a refund?" "..."`
+    """
     with shown_errors(as_json=as_json):
-        from snapjudge.cli.tables import verdict
-        from snapjudge.errors import OptionInvalid
-        from snapjudge.judge import Panel
-
         names = [name for part in judge or () for name in part.split(",") if name]
-        if not names:
-            raise OptionInvalid("no judge was named", hint='snapjudge ask --judge judges/NAME "text"')
-        panel = Panel.load(names, backbone=backbone, dtype=precision.value)
-        inputs: dict[str, Any] = _fields(field or ())
-        if text is not None:
-            wanted = next(iter(panel.judges.values())).metric.ordered_inputs
-            inputs["output" if "output" in wanted else wanted[-1]] = text
-        answers = panel.score(**inputs)
+        asked = _questions(question or (), options, levels)
+        inputs = _fields(field or ())
+        found: dict[str, Judgement] = {}
+        if names or not asked:
+            found = _judged(names, text, inputs, backbone, precision.value, shown=not as_json)
+        if asked:
+            found |= _asked(asked, text, inputs, backbone or "mini", precision.value, shown=not as_json)
         if as_json:
-            print_json({name: answer.model_dump(mode="json") for name, answer in answers.items()})
-            return
-        for name, answer in answers.items():
-            metric = panel.judges[name].metric
-            shares = ", ".join(f"{label} {p:.3f}" for label, p in sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:5])
-            output.print(f"[bold]{name}[/bold]  {verdict(panel.judges[name], answer)}  confidence {answer.confidence:.3f}  ({shares})")
-            output.print(f"{metric.question}{f' Read in {answer.windows} windows.' if answer.windows > 1 else ''}", style="dim", markup=False)
+            print_json({name: answer.model_dump(mode="json") for name, answer in found.items()})
 
 
-def _fields(pairs: list[str] | tuple[()]) -> dict[str, object]:
+def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone: str | None, precision: str, *, shown: bool) -> "dict[str, Judgement]":
+    """Answers of the named judges; of all built-in ones that can read the fields where none is named. Judges that get the same fields share a reading."""
+    from snapjudge.cli.tables import verdict
+    from snapjudge.errors import OptionInvalid
+    from snapjudge.flows.listing import list_judges
+    from snapjudge.judge import Judge, Panel
+
+    given = {*inputs, *(() if text is None else ("input", "output"))}
+    if not names:
+        listed = [one for one in list_judges() if one.built_in and one.bundle is not None]
+        names = [one.name for one in listed if one.metric is not None and set(one.metric.needed_inputs) <= given and ({*one.metric.inputs} & given)]
+    if not names:
+        raise OptionInvalid("no judge was named, and no built-in one reads what was given", hint='snapjudge ask --judge judges/NAME "text"')
+    judges = [Judge.load(name, backbone=backbone, dtype=precision) for name in names]
+    groups: dict[str, list[Judge]] = defaultdict(list)
+    for one in judges:
+        groups["" if text is None else _place(one.metric, inputs)].append(one)
+    answers: dict[str, Judgement] = {}
+    for place, some in groups.items():
+        fields: dict[str, Any] = {**inputs, place: text} if place else inputs
+        answers |= Panel(some).score(**fields)
+    found = {one.name: answers[one.name] for one in judges}
+    for one in judges if shown else ():
+        answer = found[one.name]
+        output.print(f"[bold]{one.name}[/bold]  {verdict(one, answer)}  confidence {answer.confidence:.3f}  ({_shares(answer)})")
+        output.print(f"{one.metric.question}{_windows(answer)}", style="dim", markup=False)
+    return found
+
+
+def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any], backbone: str, precision: str, *, shown: bool) -> "dict[str, Judgement]":
+    from snapjudge.generalist import Generalist
+
+    generalist = Generalist.load(backbone, dtype=precision)
+    fields = {**inputs, **({} if text is None else {"output" if "input" in inputs else "input": text})}
+    answers = generalist.ask(asked, **fields)
+    for one, answer in zip(asked if shown else (), answers, strict=False):
+        output.print("[bold]" + ("yes" if answer.flagged else "no" if one.type == "boolean" else answer.label) + "[/bold]", end="  ")
+        output.print(f"{_shares(answer)}  confidence {answer.confidence:.3f}  zero-shot: nobody trained {generalist.name} for this question", markup=False)
+        output.print(f"{one.instructions}{_windows(answer)}", style="dim", markup=False)
+    return {one.name or one.instructions: answer for one, answer in zip(asked, answers, strict=True)}
+
+
+def _questions(texts: "list[str] | tuple[()]", options: str | None, levels: str | None) -> "list[OpenQuestion]":
+    from pydantic import ValidationError
+
+    from snapjudge.core.question import OpenQuestion
+    from snapjudge.errors import OptionInvalid
+
+    listed = options or levels
+    if listed and (len(texts) != 1 or (options and levels)):
+        raise OptionInvalid(
+            "--options and --levels belong to one --question, and only one of them", hint='--question "What is it about?" --options billing,refund'
+        )
+    names = tuple(part.strip() for part in (listed or "").split(",") if part.strip())
+    try:
+        return [OpenQuestion(instructions=one, type="choice" if options else "score" if levels else "boolean", options=names) for one in texts]
+    except ValidationError as error:
+        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise OptionInvalid(f"the question cannot be asked: {reason}", hint='--question "What is it about?" --options billing,refund') from error
+
+
+def _place(metric: "Metric", inputs: dict[str, Any]) -> str:
+    """The field that the plain text of the command line goes to."""
+    left = [name for name in metric.ordered_inputs if name not in inputs]
+    return "output" if "output" in left or not left else left[-1]
+
+
+def _shares(answer: "Judgement") -> str:
+    return ", ".join(f"{label} {p:.3f}" for label, p in sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:5])
+
+
+def _windows(answer: "Judgement") -> str:
+    return f" Read in {answer.windows} windows." if answer.windows > 1 else ""
+
+
+def _fields(pairs: list[str] | tuple[()]) -> dict[str, Any]:
     import json
 
     from snapjudge.core.metric import INPUT_NAMES

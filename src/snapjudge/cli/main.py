@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, compare, data, demo, estimate, metric, plan, pretrain, prove, score, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, judges, metric, plan, pretrain, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -18,6 +18,7 @@ app.command()(train.train)
 app.command()(pretrain.pretrain)
 app.command()(prove.prove)
 app.command()(show.show)
+app.command()(judges.judges)
 app.command()(score.score)
 app.command()(ask.ask)
 app.command()(metric.words)

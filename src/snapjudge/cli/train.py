@@ -33,6 +33,7 @@ def train(
     cache_gb: Annotated[float, typer.Option("--cache-gb", help="content states kept in memory, GiB; the rest goes to a file")] = 2.0,
     calibrate_by: Annotated[str, typer.Option("--calibrate-by", help="length or source: parts of the traffic with a calibration map of their own")] = "",
     probes: Annotated[int, typer.Option("--probes", min=0, help="test examples that are probed with noise; 0 for none")] = 100,
+    texts: Annotated[bool, typer.Option("--texts/--no-texts", help="show the worst errors with their texts, or keep all text out of the bundle")] = True,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="go on when test texts are in the training data")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="drop an interrupted training and start over")] = False,
@@ -57,6 +58,7 @@ def train(
             calibrate_by=calibrate_by,
             probes=probes,
             allow_leak=allow_leak,
+            texts=texts,
             fit=fit,
         )
         gates = [Gate.parse(text) for text in gate or ()]

@@ -16,7 +16,7 @@ class Judgement(Frozen):
     the other types), and `flagged` whether it reaches the judge's threshold, which may lie elsewhere than one half.
 
     `confidence` is (n * p_max - 1) / (n - 1) for n labels; `windows` says in how many windows a long text was read. `escalate` says that the confidence is
-    below what the judge's promise of agreement holds for.
+    below what the judge's promise of agreement holds for; `zero_shot` that nobody trained for the question.
     """
 
     judge: str
@@ -28,6 +28,7 @@ class Judgement(Frozen):
     flagged: bool
     windows: int = 1
     escalate: bool = False
+    zero_shot: bool = False
 
 
 class Abstention(Frozen):

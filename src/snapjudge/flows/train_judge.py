@@ -256,7 +256,17 @@ class _Training:
         parts = {part: len(some) for part, some in self._parts(*vars(self.splits))}
         made = made_with(self._data_digests(), self.config.fit.seed, backbone=f"{self.backbone.name} {self.backbone.digest[:16]}")
         header = Header(
-            name, self.backbone.name, scope, parts, self.notes, created=_now(), promises=promises, probes=probes, made_with=made, seconds=self.seconds
+            name,
+            self.backbone.name,
+            scope,
+            parts,
+            self.notes,
+            created=_now(),
+            promises=promises,
+            probes=probes,
+            made_with=made,
+            seconds=self.seconds,
+            texts=self.config.texts,
         )
         self.progress.start("prove", 1)
         proof = prove(self.metric, self.splits.test, contestants, header, self.request.gates)

@@ -30,6 +30,7 @@ class TrainConfig(Frozen):
     calibrate_by: SliceBy = Field(default="", description="give parts of the traffic a calibration map of their own: length or source")
     probes: int = Field(default=ROWS, ge=0, description="test examples that are probed; 0 for none")
     allow_leak: bool = False
+    texts: bool = Field(default=True, description="show the worst errors with their texts; without, a bundle holds no text of the data")
     fit: FitConfig = FitConfig()
 
 

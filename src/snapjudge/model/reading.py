@@ -129,6 +129,11 @@ def _reading(content: Content, question: Question, logits: Sequence[torch.Tensor
     return Reading(tuple(float(value) for value in log_p_L), len(content.windows) // content.orders)
 
 
+def over_windows(log_p: Sequence[Sequence[float]], metric: Metric) -> tuple[float, ...]:
+    """One content's label log-probabilities from those of its windows (any logits will do), as the metric combines them."""
+    return tuple(map(float, combine([torch.tensor(row, dtype=torch.float64) for row in log_p], 1, metric)))
+
+
 @torch.inference_mode()
 def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch.Tensor]:
     """The frozen embedding [D] of each content, in order."""

@@ -158,6 +158,7 @@ class Header:
     probes: Sequence[Probe] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    texts: bool = True  # whether the worst errors are shown with their texts
 
 
 def scored(log_p: LogP, calibration: Calibration, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, list[Judgement]]:
@@ -211,7 +212,7 @@ def prove(metric: Metric, examples: Sequence[Example], contestants: Sequence[Con
         contenders=tuple(contenders),
         confusion={truth: {answer: pairs[truth, answer] for answer in metric.labels} for truth in metric.labels},
         slices=tuple(_slices(arrays, metric, examples)),
-        worst=tuple(_worst(metric, examples, judgements)),
+        worst=tuple(_worst(metric, examples, judgements, texts=header.texts)),
         curves=_curves(arrays, metric),
         selective=_selective(arrays, judge.calibration, judgements),
         rivals=rivals(arrays, metric, examples, header.seconds),
@@ -279,7 +280,7 @@ def _slices(arrays: Scored, metric: Metric, examples: Sequence[Example]) -> list
     ]
 
 
-def _worst(metric: Metric, examples: Sequence[Example], judgements: Sequence[Judgement]) -> list[WorstError]:
+def _worst(metric: Metric, examples: Sequence[Example], judgements: Sequence[Judgement], *, texts: bool) -> list[WorstError]:
     """Wrong answers, the most confident first."""
 
     def probability_of_truth(index: int) -> float:
@@ -294,7 +295,7 @@ def _worst(metric: Metric, examples: Sequence[Example], judgements: Sequence[Jud
             truth=metric.label_names[examples[index].label_index],
             label=judgements[index].label,
             score=judgements[index].score,
-            inputs={name: shortened(text, 600) for name, text in texts_of(examples[index].inputs).items()},
+            inputs={name: shortened(text, 600) for name, text in texts_of(examples[index].inputs).items()} if texts else {},
         )
         for index in wrong[:_WORST]
     ]

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -48,11 +49,16 @@ class Bundle:
         return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
 
 
+def built_in() -> Path:
+    """Where the judges that come with the package lie."""
+    return Path(str(resources.files("snapjudge.store") / "judges"))
+
+
 def judge_roots() -> list[Path]:
-    """Where judges are looked up by name: $SNAPJUDGE_JUDGES (several, separated as in PATH), ./judges, the user's data folder."""
+    """Where judges are looked up by name: $SNAPJUDGE_JUDGES (several, separated as in PATH), ./judges, the user's data folder, the built-in ones."""
     stated = [Path(part) for part in os.environ.get("SNAPJUDGE_JUDGES", "").split(os.pathsep) if part]
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return [*stated, Path("judges"), data / "snapjudge" / "judges"]
+    return [*stated, Path("judges"), data / "snapjudge" / "judges", built_in()]
 
 
 def find_bundle(name: str | Path, roots: Sequence[Path] | None = None) -> Path:

@@ -1,0 +1,57 @@
+"""snapjudge judges: which judges there are."""
+
+from pathlib import Path
+
+from snapjudge.cli.console import AsJson, output, print_json, shown_errors
+
+
+def judges(as_json: AsJson = False) -> None:
+    """List the judges that a name finds: built-in ones and your own, with what their proofs say."""
+    with shown_errors(as_json=as_json):
+        from rich.markup import escape
+        from rich.table import Table
+
+        from snapjudge.flows.listing import Listed, list_judges
+        from snapjudge.prove.report import NAMES, show_figure
+
+        found = list_judges()
+        if as_json:
+            print_json([_as_dict(one) for one in found])
+            return
+        table = Table(title=f"{len(found)} judges", title_justify="left")
+        for column in ("judge", "asks", "reads", "figure on its test, 95 % interval", "flags from", "where"):
+            table.add_column(column, no_wrap=column == "judge")
+
+        def row(one: Listed) -> tuple[str, ...]:
+            if one.bundle is None or one.proof is None:
+                return one.name, f"[red]{escape(one.problem)}[/red]", "", "", "", _place(one)
+            metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
+            shown = "-" if one.figure is None else f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])}"
+            flags = "-" if not metric.positive_labels else f"{threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")
+            reads = ", ".join(f"{name}?" if name in metric.optional else name for name in metric.ordered_inputs)
+            return one.name, escape(metric.question), reads, shown, flags, _place(one)
+
+        for one in found:
+            table.add_row(*row(one))
+        output.print(table)
+        if not found:
+            output.print("none yet: `snapjudge train` makes one")
+
+
+def _place(one: "object") -> str:
+    from snapjudge.flows.listing import Listed
+
+    assert isinstance(one, Listed)
+    return "built in" if one.built_in else str(one.folder.relative_to(Path.cwd()) if one.folder.is_relative_to(Path.cwd()) else one.folder)
+
+
+def _as_dict(one: "object") -> dict[str, object]:
+    from snapjudge.flows.listing import Listed
+
+    assert isinstance(one, Listed)
+    told: dict[str, object] = {"judge": one.name, "folder": str(one.folder), "built_in": one.built_in}
+    if one.bundle is None or one.proof is None:
+        return {**told, "problem": one.problem}
+    figures = {name: figure.model_dump() for name, figure in one.proof.judge_figures.items()}
+    threshold = one.bundle.calibration.threshold.model_dump(mode="json")
+    return {**told, "metric": one.bundle.metric.model_dump(mode="json"), "figures": figures, "threshold": threshold, "labels": one.proof.labels}

@@ -1,0 +1,55 @@
+"""The open question: asked at request time in plain words, of any content, by nobody's training. Knows nothing of backbones."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.metric import Metric, Text
+
+OpenType = Literal["boolean", "choice", "score"]
+YES, NO = "yes", "no"
+
+
+class OpenQuestion(Frozen):
+    """One question in plain words.
+
+    `options` are the answers of a choice, or the levels of a score, lowest first; a boolean question has none. What an option means may be told after its
+    name in `meanings`.
+    """
+
+    instructions: Text
+    type: OpenType = "boolean"
+    options: tuple[Text, ...] = ()
+    meanings: dict[str, str] = Field(default_factory=dict)
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "OpenQuestion":
+        if self.type == "boolean" and self.options:
+            raise ValueError("a boolean question has no options; make it a choice or a score")
+        if self.type != "boolean" and not 2 <= len(set(self.options)) == len(self.options) <= 255:
+            raise ValueError(f"a {self.type} question needs 2 to 255 different options; found {len(self.options)}")
+        if unknown := [name for name in self.meanings if name not in self.options]:
+            raise ValueError(f"a meaning of {unknown[0]!r}, which is no option")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answers in order."""
+        return self.options or (YES, NO)
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """What is asked, each to be answered with yes or no: the question itself, or the question with each of its options."""
+        asked = self.instructions.strip()
+        if not self.options:
+            return (asked,)
+        return tuple(f"{asked} {self.meanings.get(option) or option}?" for option in self.options)
+
+    @property
+    def metric(self) -> Metric:
+        """The metric whose judgement the answer is: how labels become a score and windows combine."""
+        labels = {label: (f"answer{index}",) for index, label in enumerate(self.labels)}
+        positive = YES if self.type == "boolean" else None
+        return Metric(name="open_question", version=1, type=self.type, inputs=("output",), question=self.instructions, labels=labels, positive=positive)
