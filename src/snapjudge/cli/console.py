@@ -51,6 +51,7 @@ def shown_errors(*, as_json: bool = False) -> Iterator[None]:
             "openai",
             "stamina",
             "faker",
+            "optuna",
         ):
             raise
         missing = ExtraMissing(f"this command needs the local extra, and {error.name} is not installed", hint="pip install 'snapjudge[local]'")
