@@ -15,6 +15,10 @@ def train(
     test: Annotated[list[Path] | None, typer.Option("--test", help="a test file of its own instead of a split of the data; may be repeated")] = None,
     validation: Annotated[list[Path] | None, typer.Option("--validation", help="files that decide when to stop, instead of a part of the data")] = None,
     calibration: Annotated[list[Path] | None, typer.Option("--calibration", help="files to calibrate and choose thresholds on, instead of a part")] = None,
+    teacher: Annotated[str, typer.Option("--teacher", help="learn from a judge's probabilities, verdict:NAME or open:BACKBONE, beside the labels")] = "",
+    teacher_share: Annotated[float, typer.Option("--teacher-share", help="how much the teacher counts beside the labels, 0 to 1")] = 0.5,
+    temperature: Annotated[float, typer.Option("--temperature", help="at which the teacher's probabilities are learned")] = 2.0,
+    unlabelled: Annotated[list[Path] | None, typer.Option("--unlabelled", help="examples that the teacher labels; may be repeated")] = None,
     backbone: Annotated[str, typer.Option("--backbone", help="mini, a local model folder, or a hub name")] = "mini",
     scope: Annotated[str, typer.Option("--scope", help="auto, readout or all")] = "auto",
     threshold: Annotated[str | None, typer.Option("--threshold", help="threshold rule such as fpr<=0.02@95%, instead of the metric's")] = None,
@@ -49,6 +53,7 @@ def train(
         from snapjudge.flows.train_terms import TrainRequest
 
         fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
+        fit |= {"teacher_share": teacher_share, "temperature": temperature}
         config = training_config(
             scope=scope,
             backbone=backbone,
@@ -59,10 +64,13 @@ def train(
             probes=probes,
             allow_leak=allow_leak,
             texts=texts,
+            teacher=teacher,
             fit=fit,
         )
         gates = [Gate.parse(text) for text in gate or ()]
-        request = TrainRequest(metric, data, out, test or (), parse_map(mapping or ()), gates, suite, resume, restart, validation or (), calibration or ())
+        request = TrainRequest(
+            metric, data, out, test or (), parse_map(mapping or ()), gates, suite, resume, restart, validation or (), calibration or (), unlabelled or ()
+        )
         with stop_on_interrupt() as stop, Bars() as bars:
             result = train_judge(request, config, bars, stop)
         if as_json:

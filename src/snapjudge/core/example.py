@@ -40,6 +40,7 @@ class Verdict(Frozen):
     """What another judge said of an example, as it came with the data; cost in dollars and seconds where known."""
 
     label: str
+    shares: tuple[float, ...] = Field(default=(), description="its probabilities in label order, where it told any")
     cost: float | None = Field(default=None, ge=0)
     seconds: float | None = Field(default=None, ge=0)
 

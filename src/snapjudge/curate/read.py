@@ -243,7 +243,7 @@ def to_example(record: Record, metric: Metric, name: str) -> Example:
 
 
 def _verdicts(given: object, metric: Metric) -> dict[str, Verdict]:
-    """Verdicts of other judges, each a label or {"label", "cost"?, "seconds"?}; one that is no label of the metric is no verdict, and counted as missing."""
+    """Verdicts of other judges, each a label, shares of labels in {"label"}, or {"label", "cost"?, "seconds"?}; one that is no label counts as missing."""
     found = {}
     for name, value in given.items() if isinstance(given, Mapping) else ():
         whole = value if isinstance(value, Mapping) else {"label": value}
@@ -251,7 +251,7 @@ def _verdicts(given: object, metric: Metric) -> dict[str, Verdict]:
             target = metric.target(whole.get("label"))
             label = metric.label_names[target.index(max(target))]
             numbers = {key: float(whole[key]) for key in ("cost", "seconds") if whole.get(key) not in (None, "")}
-            found[str(name)] = Verdict(label=label, **numbers)
+            found[str(name)] = Verdict(label=label, shares=target, cost=numbers.get("cost"), seconds=numbers.get("seconds"))
         except (ValueError, TypeError):
             continue
     return found

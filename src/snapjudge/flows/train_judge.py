@@ -27,12 +27,13 @@ from snapjudge.curate.suite import read_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.card import model_card
+from snapjudge.flows.distilling import taught
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import machine, made_with, revision, versions
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
-from snapjudge.flows.training_data import data_digests, read_splits
+from snapjudge.flows.training_data import data_digests, read_splits, read_unlabelled
 from snapjudge.model.adapter import Scope, adapter_files
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
@@ -87,6 +88,7 @@ class _Training:
                 f"probabilities are stated for a share of {config.prevalence:g} of the flagged label: log loss, Brier score, ECE and reliability weigh "
                 "the test to that share, precision and F1 are at the test's own"
             )
+        self.said: list[tuple[float, ...] | None] = []
         self.embedded: dict[str, BaselineData] = {}
         self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
         self.began = time.monotonic()
@@ -96,7 +98,9 @@ class _Training:
         self.terms = CalibrationTerms(self.metric, self.splits.calibration, self.rule, self.escalation, self.prevalence, self.config.calibrate_by)
         self.backbone = load_backbone(self.config.backbone)
         self.readout = render_readout(self.metric, self.backbone)
+        self.unlabelled = read_unlabelled(self.request, self.config, self.metric, self.splits, self._note)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
+        self.contents["unlabelled"] = contents_of(self.unlabelled, self.metric, self.backbone)
         self._check_windows()
         work = self._work_folder()
         fits, chosen = self._fit(work)
@@ -156,7 +160,7 @@ class _Training:
         return folder
 
     def _data_digests(self) -> dict[str, str]:
-        return data_digests((*self.request.data, *self.request.test, *self.request.validation, *self.request.calibration))
+        return data_digests((*self.request.data, *self.request.test, *self.request.validation, *self.request.calibration, *self.request.unlabelled))
 
     def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
         """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding."""
@@ -182,8 +186,9 @@ class _Training:
         return fits, "all" if better else "readout"
 
     def _fit_scope(self, scope: Scope, work: Path) -> FitResult:
-        targets = [example.target for example in self.splits.train]
-        data = FitData(self.contents["train"], [target for target in targets if target is not None], self.contents["validation"])
+        examples = [*self.splits.train, *self.unlabelled]
+        contents = [*self.contents["train"], *self.contents["unlabelled"]]
+        data = FitData(contents, [example.target for example in examples], self.contents["validation"], self._taught(examples))
         result = fit(
             self.backbone,
             self.metric,
@@ -197,8 +202,18 @@ class _Training:
             stop=self.stop,
         )
         self.notes += [f"fit {scope}: {note}" for note in result.notes]
-        self.encoded = result.embeddings_ED if result.embeddings_ED is not None else self.encoded
+        if result.embeddings_ED is not None:
+            self.encoded = result.embeddings_ED[: len(self.splits.train)]
         return result
+
+    def _taught(self, examples: Sequence[Example]) -> list[tuple[float, ...] | None]:
+        """What the teacher says of the training examples, asked once."""
+        if self.config.teacher and not self.said:
+            found = taught(self.config.teacher, examples, self.metric, self.progress)
+            self.said = found.said
+            silent = found.said.count(None)
+            self._note(f"taught by {found.name}" + (f", which said nothing of {silent} examples" if silent else ""))
+        return self.said
 
     def _validation(self, log_p: Sequence[tuple[float, ...]]) -> Validation:
         """The main figure of one epoch on the validation split, with its standard error from few draws."""

@@ -8,7 +8,7 @@ from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.curate.dataset import Dataset, is_dataset, labelled, read_dataset
 from snapjudge.curate.frozen import SplitName, assign
-from snapjudge.curate.read import file_digest, read_examples
+from snapjudge.curate.read import SHOWN, file_digest, read_examples, readable
 from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
 from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
 from snapjudge.flows.splitting import read_frozen
@@ -56,6 +56,28 @@ def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note
     held_out = test if test is not None else parts["test"]
     parts |= own
     return _checked(Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(held_out)))
+
+
+def read_unlabelled(request: TrainRequest, config: TrainConfig, metric: Metric, splits: Splits, note: Note) -> list[Example]:
+    """Examples that a teacher labels, without those of any other part; labels they have are not looked at.
+
+    Raises:
+        OptionInvalid: nobody teaches.
+        DataInvalid: an example cannot be read.
+    """
+    if not request.unlabelled:
+        return []
+    if not config.teacher:
+        raise OptionInvalid("examples without labels need a teacher", hint="--teacher JUDGE, verdict:NAME or open:BACKBONE")
+    problems: list[Problem] = []
+    found = [example for path in request.unlabelled for _, example in readable(path, metric, request.mapping, problems)]
+    if problems:
+        raise DataInvalid("unlabelled data", problems[:SHOWN], more=max(0, len(problems) - SHOWN), hint="correct the lines named, or leave them out")
+    known = {example.content_key for part in vars(splits).values() for example in part}
+    kept = {example.content_key: example.model_copy(update={"target": None}) for example in found if example.content_key not in known}
+    if len(kept) < len(found):
+        note(f"{len(found) - len(kept)} unlabelled examples repeat another or belong to another part, and were left out")
+    return list(kept.values())
 
 
 def _own_parts(request: TrainRequest, metric: Metric, note: Note) -> dict[str, list[Example]]:

@@ -28,6 +28,7 @@ from snapjudge.model.reading import STEP_TOKENS, Question, embedding, read_conte
 from snapjudge.model.readout import Readout, combine
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.contents import ContentStore, padded_states
+from snapjudge.train.distil import distillation_loss
 from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import epoch_batches
 from snapjudge.train.terms import FitConfig, FitData, FitResult, LogP, Validation
@@ -99,6 +100,9 @@ class _Fit:
     def __post_init__(self) -> None:
         self.path = self.folder / f"fit-{self.scope}.safetensors"
         self.targets_NL = torch.tensor(self.data.targets, device=self.backbone.device)
+        taught = [said if said is not None else (0.0,) * self.targets_NL.shape[1] for said in self.data.teacher]
+        self.teacher_NL = torch.tensor(taught, device=self.backbone.device) if taught else None
+        self.share_N = torch.tensor(self.data.shares(self.config.teacher_share), device=self.backbone.device)
         self.classes, self.lengths = self.data.classes, [content.tokens for content in self.data.contents]
         self.epochs = self.config.epochs_for(len(self.data.contents))
         self.per_epoch = len(self._batches(0))
@@ -197,7 +201,11 @@ class _Fit:
         else:
             rows = zip(part, logits_RL.split(counts), strict=True)
             log_p_EL = torch.stack([combine(list(own), self.data.contents[index].orders, self.metric) for index, own in rows])
-        return loss_of(self.metric.type, log_p_EL, self.targets_NL[list(part)])
+        chosen = list(part)
+        own_E = loss_of(self.metric.type, log_p_EL, self.targets_NL[chosen])
+        if self.teacher_NL is None:
+            return own_E
+        return distillation_loss(log_p_EL, own_E, self.teacher_NL[chosen], self.share_N[chosen], self.config.temperature)
 
     def _end_of_epoch(self, loss: float) -> None:
         state = self.state

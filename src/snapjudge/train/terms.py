@@ -29,6 +29,8 @@ class FitConfig(Frozen):
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     balanced: bool = Field(default=True, description="equal shares of the classes in every epoch")
     restarts: int = Field(default=3, ge=0, description="how often the rate may be lowered and the fit begun again")
+    teacher_share: float = Field(default=0.5, ge=0, le=1, description="how much a teacher counts beside the labels")
+    temperature: float = Field(default=2.0, gt=0, description="at which a teacher's probabilities are learned")
     cache_gb: float = Field(default=2.0, ge=0, description="content states kept in memory, GiB; the rest goes to a file")
     seed: int = 0
 
@@ -50,11 +52,28 @@ class Validation:
 
 @dataclass(frozen=True)
 class FitData:
-    """Contents with their targets (label distributions), for training; contents alone, for validation."""
+    """Contents with their targets (label distributions), for training; contents alone, for validation.
+
+    `teacher` holds a teacher's probabilities for each training content (None where it gave none); empty where nobody teaches. A target of None is an example
+    without a label: the teacher's probabilities stand for it.
+    """
 
     contents: Sequence[Content]
-    targets: Sequence[tuple[float, ...]]
+    labels: Sequence[tuple[float, ...] | None]
     validation: Sequence[Content]
+    teacher: Sequence[tuple[float, ...] | None] = ()
+
+    @property
+    def targets(self) -> list[tuple[float, ...]]:
+        """What each training content is fitted to: its label, else what the teacher says."""
+        found = [label if label is not None else self.teacher[place] for place, label in enumerate(self.labels)]
+        assert all(target is not None for target in found), "an example with neither label nor teacher"
+        return [target for target in found if target is not None]
+
+    def shares(self, share: float) -> list[float]:
+        """How much the teacher counts for each training content: wholly where there is no label, not at all where it said nothing."""
+        told = self.teacher or [None] * len(self.labels)
+        return [0.0 if said is None else 1.0 if label is None else share for label, said in zip(self.labels, told, strict=True)]
 
     @property
     def classes(self) -> list[int]:
