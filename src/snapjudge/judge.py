@@ -13,6 +13,7 @@ from typing import Any
 
 from snapjudge.core.example import check_inputs, length_of
 from snapjudge.core.judgement import Abstention, Judgement, judge_of
+from snapjudge.core.manifest import OWN_BACKBONE
 from snapjudge.core.metric import Metric
 from snapjudge.errors import BackboneMismatch, BundleInvalid, SnapjudgeError
 from snapjudge.model.adapter import load_adapter
@@ -60,7 +61,8 @@ class Judge:
         """
         bundle = load_bundle(find_bundle(name))
         if not isinstance(backbone, Backbone):
-            backbone = shared_backbone(backbone or bundle.manifest.backbone.name, dtype, device)
+            own = str(bundle.folder / "backbone") if bundle.manifest.backbone.name == OWN_BACKBONE else bundle.manifest.backbone.name
+            backbone = shared_backbone(backbone or own, dtype, device)
         return cls(bundle, backbone)
 
     @property

@@ -128,6 +128,32 @@ def test_parts_of_their_own_are_used_and_kept_apart(workshop, tmp_path):
         train_judge(request(folder, out=tmp_path, validation=parts["validation"], calibration=parts["validation"]), CONFIG)
 
 
+def test_a_judge_with_a_backbone_of_its_own(workshop, tmp_path):
+    folder, other = workshop
+    config = CONFIG.model_copy(update={"scope": "backbone", "fit": CONFIG.fit.model_copy(update={"rate": 2e-3})})
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 8
+
+    with pytest.raises(Interrupted):
+        train_judge(request(folder, out=tmp_path), config, stop=stop)
+    result = train_judge(request(folder, out=tmp_path, resume=True), config)
+    assert result.proof.scope == "backbone"
+    assert result.proof.judge_figures["auroc"].value > 0.8
+    bundle = load_bundle(result.folder)
+    assert bundle.manifest.backbone.name == "own"
+    assert {"backbone/model.safetensors", "backbone/tokenizer.json", "backbone/config.json"} <= set(bundle.manifest.files)
+    judge = Judge.load(result.folder)
+    assert judge.backbone.digest == bundle.manifest.backbone.digest != Judge.load(other.folder).backbone.digest
+    worst = result.proof.worst[0] if result.proof.worst else None
+    if worst is not None:
+        assert judge.score(**worst.inputs).score == worst.score
+    proved = prove_judge(ProveRequest(str(result.folder), [folder / "new.jsonl"], tmp_path / "proof"))
+    assert proved.judge_figures["auroc"].value > 0.7
+
+
 def test_a_gate_on_an_unknown_figure_lists_the_known_ones(workshop):
     folder, result = workshop
     with pytest.raises(RuleInvalid) as caught:

@@ -20,7 +20,7 @@ def train(
     temperature: Annotated[float, typer.Option("--temperature", help="at which the teacher's probabilities are learned")] = 2.0,
     unlabelled: Annotated[list[Path] | None, typer.Option("--unlabelled", help="examples that the teacher labels; may be repeated")] = None,
     backbone: Annotated[str, typer.Option("--backbone", help="mini, a local model folder, or a hub name")] = "mini",
-    scope: Annotated[str, typer.Option("--scope", help="auto, readout or all")] = "auto",
+    scope: Annotated[str, typer.Option("--scope", help="auto, readout, all, or backbone: all its weights, kept in the bundle")] = "auto",
     threshold: Annotated[str | None, typer.Option("--threshold", help="threshold rule such as fpr<=0.02@95%, instead of the metric's")] = None,
     escalation: Annotated[str | None, typer.Option("--escalation", help="rule such as agreement>=0.95@95% for what the judge answers itself")] = None,
     prevalence: Annotated[float | None, typer.Option("--prevalence", help="share of the flagged label where the judge will run")] = None,

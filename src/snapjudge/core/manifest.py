@@ -10,6 +10,9 @@ from snapjudge.core.metric import Name
 FORMAT = 1
 
 
+OWN_BACKBONE = "own"  # the name of a backbone that lies in the bundle, in the folder `backbone`
+
+
 class BackboneId(Frozen):
     """Which backbone an adapter belongs to: the name people gave and the digest that decides."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from snapjudge import __version__
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
-from snapjudge.core.manifest import BackboneId, Manifest
+from snapjudge.core.manifest import OWN_BACKBONE, BackboneId, Manifest
 from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import dump_metric
 from snapjudge.core.progress import Progress, Silent
@@ -34,6 +34,7 @@ from snapjudge.flows.record import machine, made_with, revision, versions
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
 from snapjudge.flows.training_data import data_digests, read_splits, read_unlabelled
+from snapjudge.flows.whole_fit import fit_backbone
 from snapjudge.model.adapter import Scope, adapter_files
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
@@ -88,6 +89,7 @@ class _Training:
                 f"probabilities are stated for a share of {config.prevalence:g} of the flagged label: log loss, Brier score, ECE and reliability weigh "
                 "the test to that share, precision and F1 are at the test's own"
             )
+        self.own_backbone: Path | None = None
         self.said: list[tuple[float, ...] | None] = []
         self.embedded: dict[str, BaselineData] = {}
         self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
@@ -97,6 +99,7 @@ class _Training:
         self.splits = read_splits(self.request, self.config, self.metric, self._note)
         self.terms = CalibrationTerms(self.metric, self.splits.calibration, self.rule, self.escalation, self.prevalence, self.config.calibrate_by)
         self.backbone = load_backbone(self.config.backbone)
+        self.judged_by = self.backbone
         self.readout = render_readout(self.metric, self.backbone)
         self.unlabelled = read_unlabelled(self.request, self.config, self.metric, self.splits, self._note)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
@@ -111,7 +114,7 @@ class _Training:
         calibration, promises = self.terms.calibrate_and_promise(log_p["calibration"])
         version = next_version(self.request.out / self.metric.name)
         question = Question(self.metric, self.readout, fits[chosen].adapter)
-        probes = probe_judge(self.backbone, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
+        probes = probe_judge(self.judged_by, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()
         proof = self._prove(log_p["test"], calibration, promises, probes, chosen, f"{self.metric.name}@{version}")
         if self.request.suite is not None:
             gate = self._suite(self.request.suite, question, calibration)
@@ -164,6 +167,8 @@ class _Training:
 
     def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
         """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding."""
+        if self.config.scope == "backbone":
+            return {"readout": self._fit_backbone(work)}, "readout"
         if self.config.scope != "auto":
             return {self.config.scope: self._fit_scope(self.config.scope, work)}, self.config.scope
         fits: dict[Scope, FitResult] = {"readout": self._fit_scope("readout", work)}
@@ -185,15 +190,33 @@ class _Training:
         self._note(f"scope auto kept {'all' if better else 'readout'}: {told}, {why}")
         return fits, "all" if better else "readout"
 
-    def _fit_scope(self, scope: Scope, work: Path) -> FitResult:
+    def _fit_backbone(self, work: Path) -> FitResult:
+        """Fit all weights of a copy of the backbone; everything after is scored with the copy, the baselines keep the original."""
+        found = fit_backbone(
+            self.config.backbone,
+            self.metric,
+            self.readout,
+            self._fit_data(),
+            self.config.fit,
+            validate=self._validation,
+            folder=work,
+            progress=self.progress,
+            stop=self.stop,
+        )
+        self.own_backbone, self.judged_by = found.folder, found.backbone
+        return found.result
+
+    def _fit_data(self) -> FitData:
         examples = [*self.splits.train, *self.unlabelled]
         contents = [*self.contents["train"], *self.contents["unlabelled"]]
-        data = FitData(contents, [example.target for example in examples], self.contents["validation"], self._taught(examples))
+        return FitData(contents, [example.target for example in examples], self.contents["validation"], self._taught(examples))
+
+    def _fit_scope(self, scope: Scope, work: Path) -> FitResult:
         result = fit(
             self.backbone,
             self.metric,
             self.readout,
-            data,
+            self._fit_data(),
             scope,
             self.config.fit,
             validate=self._validation,
@@ -248,7 +271,7 @@ class _Training:
     def _scores(self, result: FitResult, part: str) -> LogP:
         self._check_stop()
         question = Question(self.metric, self.readout, result.adapter)
-        return raw_scores(self.backbone, question, self.contents[part], self.progress, f"score {part}")
+        return raw_scores(self.judged_by, question, self.contents[part], self.progress, f"score {part}")
 
     def _prove(self, log_p: LogP, calibration: Calibration, promises: Sequence[Promise], probes: Sequence[Probe], scope: Scope, name: str) -> Proof:
         """The judge beside its baselines, all calibrated and given their threshold on the same split."""
@@ -273,7 +296,7 @@ class _Training:
         header = Header(
             name,
             self.backbone.name,
-            scope,
+            "backbone" if self.own_backbone is not None else scope,
             parts,
             self.notes,
             created=_now(),
@@ -291,7 +314,7 @@ class _Training:
     def _suite(self, path: Path, question: Question, calibration: Calibration) -> GateResult:
         """Whether the new judge keeps every row of the regression suite that an earlier one held."""
         suite = read_suite(path, self.metric)
-        log_p = raw_scores(self.backbone, question, contents_of(suite.examples, self.metric, self.backbone), self.progress, "suite")
+        log_p = raw_scores(self.judged_by, question, contents_of(suite.examples, self.metric, self.backbone), self.progress, "suite")
         _, judgements = scored(log_p, calibration, self.metric, suite.examples)
         pairs = zip(suite.examples, judgements, strict=True)
         lost = [example.id for example, judgement in pairs if example.id in suite.held and not is_right(judgement, example, self.metric)]
@@ -310,7 +333,9 @@ class _Training:
 
     def _write(self, version: int, fits: Mapping[Scope, FitResult], scope: Scope, calibration: Calibration, proof: Proof) -> Path:
         result, metric = fits[scope], self.metric
-        files = {f"adapter/{name}": raw for name, raw in adapter_files(result.adapter, backbone=self.backbone.name).items()}
+        stated = BackboneId(name=self.backbone.name if self.own_backbone is None else OWN_BACKBONE, digest=self.judged_by.digest)
+        files = {f"adapter/{name}": raw for name, raw in adapter_files(result.adapter, backbone=stated.name).items()}
+        files |= {} if self.own_backbone is None else {f"backbone/{path.name}": path.read_bytes() for path in self.own_backbone.iterdir()}
         seen = sorted({example.content_key[:SEEN_DIGITS] for _, part in self._parts("train", "validation", "calibration") for example in part})
         run = {
             "config": self.config.model_dump(mode="json"),
@@ -339,8 +364,8 @@ class _Training:
         manifest = Manifest(
             name=metric.name,
             version=version,
-            backbone=BackboneId(name=self.backbone.name, digest=self.backbone.digest),
-            scope=scope,
+            backbone=stated,
+            scope="backbone" if self.own_backbone is not None else scope,
             created=_now(),
             snapjudge=__version__,
             revision=revision(),

@@ -19,7 +19,7 @@ from snapjudge.train.terms import FitConfig
 class TrainConfig(Frozen):
     """Everything that decides a training beside metric and data; saved resolved in run.json."""
 
-    scope: Literal["auto", "readout", "all"] = "auto"
+    scope: Literal["auto", "readout", "all", "backbone"] = "auto"
     backbone: str = EMBEDDED
     threshold: str | None = Field(default=None, description="overrides the metric's threshold rule")
     escalation: str | None = Field(default=None, description="overrides the metric's escalation rule")

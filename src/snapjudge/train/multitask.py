@@ -41,6 +41,8 @@ class WholeConfig(Frozen):
     pack_tokens: int = Field(default=8192, ge=64, description="tokens in one pass")
     save_every: int = Field(default=200, ge=1, description="steps")
     look_every: int = Field(default=200, ge=1, description="steps between two looks at the held-back rows")
+    keep_best: bool = Field(default=False, description="end with the weights of the best look instead of the last ones")
+    patience: int = Field(default=0, ge=0, description="looks without a better one before stopping; 0 never stops early")
     bf16: bool = Field(default=True, description="products in bfloat16; weights stay in float32")
     seed: int = 0
 
@@ -68,6 +70,12 @@ class WholeResult:
     seconds: float = 0.0
     tokens: int = 0
     questions: int = 0
+    best: int | None = None  # the step of the best look, where it is kept
+
+    @property
+    def means(self) -> list[float]:
+        """The mean figure of every look."""
+        return [sum(look["figures"].values()) / max(1, len(look["figures"])) for look in self.history]
 
 
 def train_whole(
@@ -118,7 +126,7 @@ class _Training:
     def run(self) -> WholeResult:
         self._restore()
         self.progress.start("train all weights", self.config.steps - self.step)
-        while self.step < self.config.steps:
+        while self.step < self.config.steps and not self._stale:
             began = time.monotonic()
             loss = self._one_step()
             self.step += 1
@@ -127,13 +135,33 @@ class _Training:
             last = self.step == self.config.steps
             if self.step % self.config.look_every == 0 or last:
                 self._look()
+            last = last or self._stale
             if self.step % self.config.save_every == 0 or last:
                 self._save()
             if self.stop() and not last:
                 self._save()
                 raise Interrupted(f"stopped after step {self.step}; the state is kept", hint="run the same command with --resume")
+        self._take_best()
         self.backbone.model.requires_grad_(requires_grad=False)
         return self.result
+
+    @property
+    def _stale(self) -> bool:
+        means = self.result.means
+        return 0 < self.config.patience <= len(means) - 1 - max(range(len(means)), key=means.__getitem__, default=0) if means else False
+
+    @property
+    def _best_path(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}-best{self.path.suffix}")
+
+    def _take_best(self) -> None:
+        """The weights of the best look, where they are kept."""
+        found = load_state(self._best_path) if self.config.keep_best else None
+        if found is not None:
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    weight.copy_(found[0][name])
+            self.result.best = int(found[1]["step"])
 
     def _one_step(self) -> float:
         """One update over `batch` contents; returns the mean loss of a question."""
@@ -174,7 +202,10 @@ class _Training:
         with torch.no_grad():
             figures = {name: round(value, 4) for name, value in self.look().items()}
         self.result.history.append({"step": self.step, "losses": losses, "figures": figures})
-        mean = sum(figures.values()) / max(1, len(figures))
+        means = self.result.means
+        mean = means[-1]
+        if self.config.keep_best and mean > max(means[:-1], default=-math.inf):
+            save_state(self._best_path, dict(self.weights), {"step": self.step})
         self.progress.say(f"step {self.step}: held-back rows {mean:.3f} on average; " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
 
     def _save(self) -> None:
