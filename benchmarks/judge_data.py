@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from snapjudge.curate.made import expanded
 from snapjudge.curate.mixture import Mixture, Row
 from snapjudge.curate.perturb.noise import NOISES
-from snapjudge.curate.recipe import Task, read_recipe
+from snapjudge.curate.recipe import Task, read_recipe, read_templates
 from snapjudge.curate.split import hashed
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
+_WRITTEN = 1500  # rows of unseen templates
 PARTS = ("train", "validation", "calibration", "test")
 
 Label = Callable[[Row], str | None]
@@ -104,7 +106,8 @@ class BuiltIn:
     label: Label
     rows: int = 8000
     rename: Mapping[str, str] = field(default_factory=dict)
-    scope: str = "readout"
+    scope: Literal["readout", "all"] = "readout"
+    epochs: int = 4
 
 
 JUDGES: dict[str, BuiltIn] = {
@@ -152,7 +155,7 @@ class JudgeData:
         train = balanced(self.labelled(judge, self.mixture.rows.get(judge.task, ())), judge.rows, rng)
         train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
         found = {"train": train, "validation": self.labelled(judge, self.mixture.held_back.get(judge.task, ()))}
-        dev = self.labelled(judge, self.dev(judge.task))
+        dev = self.labelled(judge, [*self.dev(judge.task), *self.written(judge.task)])
         found["calibration"] = [row for row in dev if int(hashed(row["meta"]["group"], "calibration")[:8], 16) % 2]
         kept = {id(row) for row in found["calibration"]}
         found["test"] = [row for row in dev if id(row) not in kept]
@@ -163,6 +166,15 @@ class JudgeData:
         spec = self.recipe.tasks[task]
         names = [name for name in (*spec.files, *spec.benign) if name not in self.without] if files is None else files
         return [row for name in names for row in self.file(spec, f"{name}.dev", benign=name in spec.benign)]
+
+    def written(self, task: str) -> list[Row]:
+        """Rows of templates that no training has seen."""
+        if task != "pii":
+            return []
+        made = expanded(read_templates(METRICS / "pii_unseen.yaml"), self.seed)
+        rng = random.Random(self.seed)  # noqa: S311 - reproducible data
+        rows = [Row(inputs, label, (category,), "written/pii_unseen", f"pii_unseen:{number}", label == "True") for number, inputs, label, category in made]
+        return rng.sample(rows, _WRITTEN)
 
     def file(self, spec: Task, name: str, *, benign: bool = False) -> list[Row]:
         """One file's rows with their answers to the task's questions."""

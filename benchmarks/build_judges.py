@@ -1,0 +1,57 @@
+"""Build the judges that come with the package: adapters on `mini`, calibrated and proved on rows neither it nor they have seen.
+
+    python -m benchmarks.build_judges --only toxicity sexism --out build/judges
+
+Each bundle keeps its figures and no text of the data. With --backbone and --without, the same is done on a backbone that left data sets out.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from benchmarks.common import DATA
+from benchmarks.judge_data import JUDGES, METRICS, JudgeData, write_parts
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.flows.train_judge import train_judge
+from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
+from snapjudge.store.bundles import built_in
+from snapjudge.train.terms import FitConfig
+
+RANK = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=list(JUDGES))
+    parser.add_argument("--out", type=Path, default=built_in())
+    parser.add_argument("--backbone", default="mini")
+    parser.add_argument("--without", nargs="*", default=[])
+    options = parser.parse_args()
+    data = JudgeData(DATA, without=options.without)
+    for name in options.only:
+        result = build(name, data, options.out.resolve(), options.backbone)
+        shown = ", ".join(f"{key} {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" for key, figure in list(result.proof.judge_figures.items())[:6])
+        print(f"{result.judge}: {shown} ({result.seconds:.0f} s)", flush=True)
+
+
+def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None) -> TrainResult:
+    """Train, calibrate and prove one built-in judge."""
+    judge = JUDGES[name]
+    config = TrainConfig(
+        scope=judge.scope, backbone=backbone, texts=False, fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2), probes=100
+    )
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # so that the record of the run names files, not folders of this machine
+        try:
+            paths = write_parts(data.parts(name), Path("data"))
+            validation, calibration, test = ([paths[part]] for part in ("validation", "calibration", "test"))
+            request = TrainRequest(METRICS / f"{name}.yaml", [paths["train"]], out, test, validation=validation, calibration=calibration)
+            return train_judge(request, config, progress or Silent())
+        finally:
+            os.chdir(before)
+
+
+if __name__ == "__main__":
+    main()
