@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, compare, data, demo, estimate, judges, metric, plan, pretrain, prove, score, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, judges, merge, metric, plan, pretrain, prove, score, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(pretrain.pretrain)
+app.command()(merge.merge)
 app.command()(prove.prove)
 app.command()(show.show)
 app.command()(judges.judges)

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import Gate
 from snapjudge.curate.split import check_enough, deduplicated
 from snapjudge.errors import DataLeak, OptionInvalid, Problem
+from snapjudge.flows.bundling import now
 from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import contents_of, raw_scores
@@ -72,7 +72,7 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
         {"test": len(examples)},
         notes,
         bundle_digest=judge.bundle.digest,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
         probes=probe_judge(judge.backbone, judge.question, judge.bundle.calibration, examples, request.probes, progress) if request.probes else (),
         made_with=made_with(data_digests(request.data), backbone=f"{judge.backbone.name} {judge.backbone.digest[:16]}", judge=judge.bundle.digest),
         seconds=seconds,

@@ -9,33 +9,30 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snapjudge import __version__
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
-from snapjudge.core.manifest import OWN_BACKBONE, BackboneId, Manifest
+from snapjudge.core.manifest import OWN_BACKBONE, BackboneId
 from snapjudge.core.metric import Metric
-from snapjudge.core.metric_file import dump_metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.suite import read_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
+from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
-from snapjudge.flows.card import model_card
 from snapjudge.flows.distilling import taught
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.probing import probe_judge
-from snapjudge.flows.record import machine, made_with, revision, versions
+from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
 from snapjudge.flows.training_data import data_digests, read_splits, read_unlabelled
 from snapjudge.flows.whole_fit import fit_backbone
-from snapjudge.model.adapter import Scope, adapter_files
+from snapjudge.model.adapter import Scope
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
@@ -48,14 +45,12 @@ from snapjudge.prove.plain import COUNTED, more_labels
 from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise
 from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_gates, prove, scored
-from snapjudge.prove.report import render_report
-from snapjudge.store.bundles import next_version, write_bundle
+from snapjudge.store.bundles import next_version
 from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitData, FitResult, Validation
 
 MOST_WINDOWS = 64
-SEEN_DIGITS = 12  # of each training text's digest, kept in the bundle so that `prove` can refuse a leak
 
 
 def train_judge(request: TrainRequest, config: TrainConfig, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -299,7 +294,7 @@ class _Training:
             "backbone" if self.own_backbone is not None else scope,
             parts,
             self.notes,
-            created=_now(),
+            created=now(),
             promises=promises,
             probes=probes,
             made_with=made,
@@ -332,11 +327,7 @@ class _Training:
         self._note(f"the calibration split cannot support {threshold.rule}: {more}; flagged from {threshold.value:g}")
 
     def _write(self, version: int, fits: Mapping[Scope, FitResult], scope: Scope, calibration: Calibration, proof: Proof) -> Path:
-        result, metric = fits[scope], self.metric
-        stated = BackboneId(name=self.backbone.name if self.own_backbone is None else OWN_BACKBONE, digest=self.judged_by.digest)
-        files = {f"adapter/{name}": raw for name, raw in adapter_files(result.adapter, backbone=stated.name).items()}
-        files |= {} if self.own_backbone is None else {f"backbone/{path.name}": path.read_bytes() for path in self.own_backbone.iterdir()}
-        seen = sorted({example.content_key[:SEEN_DIGITS] for _, part in self._parts("train", "validation", "calibration") for example in part})
+        own, metric = self.own_backbone, self.metric
         run = {
             "config": self.config.model_dump(mode="json"),
             "seed": self.config.fit.seed,
@@ -347,31 +338,23 @@ class _Training:
                 name: {"rate": one.rate, "best": vars(one.best), "history": one.history, "notes": one.notes, "seconds": round(one.seconds, 1)}
                 for name, one in fits.items()
             },
-            "versions": versions(),
-            "machine": machine(),
             "seconds": round(time.monotonic() - self.began, 1),
             "notes": self.notes,
         }
-        files |= {
-            "metric.yaml": dump_metric(metric).encode(),
-            "calibration.json": (calibration.model_dump_json(indent=2) + "\n").encode(),
-            "proof.json": (proof.model_dump_json(indent=2) + "\n").encode(),
-            "report.html": render_report(proof).encode(),
-            "run.json": (json.dumps(run, indent=2) + "\n").encode(),
-            "seen.json": json.dumps(seen).encode(),
-            "README.md": model_card(metric, proof, self._sources()).encode(),
-        }
-        manifest = Manifest(
-            name=metric.name,
+        judge = NewJudge(
+            metric=metric,
             version=version,
-            backbone=stated,
-            scope="backbone" if self.own_backbone is not None else scope,
-            created=_now(),
-            snapjudge=__version__,
-            revision=revision(),
-            files={},
+            backbone=BackboneId(name=self.backbone.name if own is None else OWN_BACKBONE, digest=self.judged_by.digest),
+            scope=proof.scope,
+            adapter=fits[scope].adapter,
+            calibration=calibration,
+            proof=proof,
+            run=run,
+            seen=seen_digests(self.splits.train, self.splits.validation, self.splits.calibration, self.unlabelled),
+            sources=self._sources(),
+            more={} if own is None else {f"backbone/{path.name}": path.read_bytes() for path in own.iterdir()},
         )
-        return write_bundle(self.request.out, manifest, files)
+        return judge.write(self.request.out)
 
     def _sources(self) -> dict[str, str]:
         """Sources of the training data and their licences."""
@@ -408,7 +391,3 @@ def _shares(prevalence: float | None, metric: Metric) -> tuple[float, ...]:
     if metric.type != "boolean":
         raise OptionInvalid("a prevalence can be stated for boolean metrics only", hint="leave --prevalence out")
     return tuple(prevalence if name in metric.positive_labels else 1 - prevalence for name in metric.labels)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,219 @@
+"""Merge judges into one adapter: search a configuration, then calibrate and prove the result for every policy it serves.
+
+Each policy is one of the judges' metrics with data of its own; the merged adapter becomes the next version of each. Knows nothing of terminals.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
+from snapjudge.core.manifest import BackboneId
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.core.rules import ThresholdRule
+from snapjudge.curate.split import check_enough, deduplicated, hashed, split
+from snapjudge.errors import BackboneMismatch, OptionInvalid, RunConflict
+from snapjudge.flows.bundling import NewJudge, now, seen_digests
+from snapjudge.flows.calibrating import CalibrationTerms
+from snapjudge.flows.prove_judge import check_unseen
+from snapjudge.flows.record import made_with
+from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.flows.training_data import data_digests, read_labelled
+from snapjudge.judge import Judge
+from snapjudge.model.adapter import Adapter
+from snapjudge.model.prompt import Content
+from snapjudge.model.reading import Question
+from snapjudge.prove.figures import figures, main_figure
+from snapjudge.prove.proof import Contestant, Header, Proof, prove, scored
+from snapjudge.store.bundles import next_version
+from snapjudge.train.merge import MergeConfig, merge_adapters
+from snapjudge.train.merge_search import PARTS, SearchConfig, SearchResult, search
+
+_SHARES = {"validation": 0.3, "calibration": 0.3, "test": 0.4}
+_FEW_DRAWS = 2  # the search goes by points; intervals come with the proof
+TABLE = "merge.jsonl"
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """Which judges are merged, on what data each is measured, and how.
+
+    Args:
+        data: judge's name -> files of its metric; judges without any are merged in and not measured.
+        fixed: a configuration instead of a search.
+    """
+
+    judges: Sequence[str]
+    data: Mapping[str, Sequence[Path]]
+    out: Path
+    search: SearchConfig = field(default_factory=SearchConfig)
+    fixed: MergeConfig | None = None
+    rank: int | None = None
+    allow_leak: bool = False
+    resume: bool = False
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """The configuration that was taken, the search it came from, and the new judges with their proofs."""
+
+    config: MergeConfig
+    error: float
+    search: SearchResult | None
+    folders: list[Path]
+    proofs: list[Proof]
+
+
+@dataclass
+class _Policy:
+    judge: Judge
+    parts: dict[str, list[Example]]
+    contents: dict[str, list[Content]]
+    files: Sequence[Path]
+    notes: list[str]
+
+    def log_p(self, adapter: Adapter | None, part: str, progress: Progress, chosen: Sequence[int] | None = None) -> list[tuple[float, ...]]:
+        """Raw scores of a part (or some of its rows) under an adapter."""
+        contents = self.contents[part] if chosen is None else [self.contents[part][index] for index in chosen]
+        question = Question(self.judge.metric, self.judge.question.readout, adapter)
+        return raw_scores(self.judge.backbone, question, contents, progress, f"score {part}")
+
+
+def merge_judges(request: MergeRequest, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> MergeResult:
+    """Merge, calibrate and prove.
+
+    Raises:
+        OptionInvalid, BackboneMismatch: the judges cannot be merged.
+        DataLeak: a judge was trained on rows it would be measured on.
+        Interrupted: the search's trials are kept; the same call with `resume` goes on.
+    """
+    return _Merging(request, progress or Silent(), stop).run()
+
+
+class _Merging:
+    def __init__(self, request: MergeRequest, progress: Progress, stop: Callable[[], bool]) -> None:
+        self.request, self.progress, self.stop = request, progress, stop
+        self.judges = [Judge.load(name) for name in request.judges]
+        if len(self.judges) < 2:
+            raise OptionInvalid("one judge alone cannot be merged", hint="name two or more", received=", ".join(request.judges))
+        digests = {judge.backbone.digest for judge in self.judges}
+        if len(digests) > 1:
+            raise BackboneMismatch(f"the judges stand on {len(digests)} backbones", hint="merge judges of one backbone")
+        names = [judge.metric.name for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise OptionInvalid(f"two judges of one name: {', '.join(names)}", hint="merge judges of different metrics", received=", ".join(names))
+        if unknown := [name for name in {**request.data, **request.search.floors} if name not in names]:
+            raise OptionInvalid(f"{unknown[0]} is none of the judges", hint=f"judges: {', '.join(names)}", received=unknown[0])
+        if not request.data:
+            raise OptionInvalid("no policy has data", hint="--data NAME=FILE for every judge that the merged one shall replace")
+        self.table = request.out / ".merge" / TABLE
+        if request.restart:
+            self.table.unlink(missing_ok=True)
+        if self.table.exists() and not request.resume and request.fixed is None:
+            raise RunConflict(f"an interrupted search lies in {self.table}", hint="go on with --resume, or start over with --restart")
+
+    def run(self) -> MergeResult:
+        began = time.monotonic()
+        self.policies = [self._policy(judge) for judge in self.judges if judge.metric.name in self.request.data]
+        found: SearchResult | None = None
+        config = self.request.fixed
+        if config is None:
+            found = search(self._measure, len(self.judges), self.request.search, path=self.table, progress=self.progress, stop=self.stop)
+            config = found.best.config
+            if not found.feasible:
+                self._note("no configuration reached every floor; the nearest was taken")
+        merged = merge_adapters(self._adapters, config, rank=self.request.rank)
+        if merged.error:
+            self._note(f"a rank of {merged.adapter.rank} leaves out {merged.error:.1%} of the merged product")
+        folders, proofs = [], []
+        for policy in self.policies:
+            folder, proof = self._write(policy, merged.adapter, config, merged.error, time.monotonic() - began)
+            folders.append(folder)
+            proofs.append(proof)
+        self.table.unlink(missing_ok=True)
+        return MergeResult(config, merged.error, found, folders, proofs)
+
+    @property
+    def _adapters(self) -> list[Adapter]:
+        return [judge.question.adapter for judge in self.judges if judge.question.adapter is not None]
+
+    def _policy(self, judge: Judge) -> _Policy:
+        notes: list[str] = []
+        files = self.request.data[judge.metric.name]
+        examples, _ = deduplicated(read_labelled(files, judge.metric, None, notes.append))
+        check_enough(examples, judge.metric, judge.metric.name)
+        notes += check_unseen(judge, examples, allow=self.request.allow_leak)
+        parts = split(examples, _SHARES, self.request.search.seed)
+        return _Policy(judge, parts, {name: contents_of(rows, judge.metric, judge.backbone) for name, rows in parts.items()}, files, notes)
+
+    def _measure(self, config: MergeConfig, part: int | None) -> dict[str, float]:
+        """The main figure of every policy on its validation rows, or on one part of them."""
+        adapter = merge_adapters(self._adapters, config, rank=self.request.rank).adapter
+        found = {}
+        for policy in self.policies:
+            rows = policy.parts["validation"]
+            chosen = [index for index, row in enumerate(rows) if part is None or int(hashed(row.group, "part")[:8], 16) % PARTS == part]
+            log_p = policy.log_p(adapter, "validation", Silent(), chosen)
+            arrays, _ = scored(log_p, Calibration(), policy.judge.metric, [rows[index] for index in chosen])
+            told = figures(arrays, policy.judge.metric, draws=_FEW_DRAWS)
+            name = main_figure(policy.judge.metric)
+            found[policy.judge.metric.name] = told[name].value if name in told else 0.5
+        return found
+
+    def _write(self, policy: _Policy, adapter: Adapter, config: MergeConfig, error: float, seconds: float) -> tuple[Path, Proof]:
+        """The merged adapter as the next version of one judge, beside the judge as it was."""
+        judge, metric = policy.judge, policy.judge.metric
+        rule = ThresholdRule.parse(metric.threshold) if metric.threshold else None
+        escalation = ThresholdRule.parse_escalation(metric.escalation) if metric.escalation else None
+        own = Adapter(adapter.scope, adapter.rank, adapter.alpha, adapter.weights, judge.question.readout.token_ids if adapter.scope == "readout" else ())
+        terms = CalibrationTerms(metric, policy.parts["calibration"], rule, escalation, (), "")
+        calibration, promises = terms.calibrate_and_promise(policy.log_p(own, "calibration", self.progress))
+        version = next_version(self.request.out / metric.name)
+        merged_from = [one.name for one in self.judges]
+        notes = [*policy.notes, f"merged from {', '.join(merged_from)} by {config.method} with weights {', '.join(f'{w:.3g}' for w in config.weights)}"]
+        header = Header(
+            f"{metric.name}@{version}",
+            judge.bundle.manifest.backbone.name,
+            own.scope,
+            {name: len(rows) for name, rows in policy.parts.items()},
+            notes,
+            created=now(),
+            promises=promises,
+            made_with=made_with(data_digests(policy.files), self.request.search.seed, backbone=f"{judge.backbone.name} {judge.backbone.digest[:16]}"),
+        )
+        alone = Contestant(f"{judge.name} alone", policy.log_p(judge.question.adapter, "test", self.progress), judge.bundle.calibration)
+        proof = prove(metric, policy.parts["test"], [Contestant("judge", policy.log_p(own, "test", self.progress), calibration), alone], header)
+        known = json.loads((judge.bundle.folder / "run.json").read_bytes())
+        run = {
+            "merged": {"from": {one.name: one.bundle.digest for one in self.judges}, "config": config.model_dump(mode="json"), "error": error},
+            "search": self.request.search.model_dump(mode="json") if self.request.fixed is None else None,
+            "data": data_digests(policy.files),
+            "splits": proof.data,
+            "train_labels": known.get("train_labels", {}),
+            "seconds": round(seconds, 1),
+            "notes": notes,
+        }
+        seen_before = json.loads((judge.bundle.folder / "seen.json").read_bytes())
+        new = NewJudge(
+            metric=metric,
+            version=version,
+            backbone=BackboneId(name=judge.bundle.manifest.backbone.name, digest=judge.backbone.digest),
+            scope=own.scope,
+            adapter=own,
+            calibration=calibration,
+            proof=proof,
+            run=run,
+            seen=[*seen_before, *seen_digests(policy.parts["validation"], policy.parts["calibration"])],
+            sources={example.provenance.source: example.provenance.licence or "not stated" for rows in policy.parts.values() for example in rows},
+            more={TABLE: self.table.read_bytes()} if self.table.exists() else {},
+        )
+        return new.write(self.request.out), proof
+
+    def _note(self, text: str) -> None:
+        for policy in self.policies:
+            policy.notes.append(text)
+        self.progress.say(text)
