@@ -35,7 +35,7 @@ def many(count):
 def test_every_line_of_output_has_the_promised_fields(panel, tmp_path):
     score_file(panel, ScoreRequest(write(tmp_path / "in.jsonl", many(3)), tmp_path / "out.jsonl"))
     for number, line in enumerate(lines_of(tmp_path / "out.jsonl")):
-        assert list(line) == ["id", "judge", "label", "score", "probabilities", "confidence", "p_max", "flagged", "windows", "escalate"]
+        assert list(line) == ["id", "judge", "label", "score", "probabilities", "confidence", "p_max", "flagged", "windows", "escalate", "zero_shot"]
         assert line["id"] == f"r{number}"
         assert sum(line["probabilities"].values()) == pytest.approx(1.0, abs=1e-12)
 

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from snapjudge.core.example import Example
+from snapjudge.core.metric import Metric
 from snapjudge.core.rules import Gate
 from snapjudge.errors import (
     BackboneMismatch,
@@ -24,6 +26,7 @@ from snapjudge.errors import (
 from snapjudge.flows.prove_judge import ProveRequest, prove_judge
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
+from snapjudge.flows.training_data import without_optional
 from snapjudge.judge import Judge
 from snapjudge.store.bundles import load_bundle
 from snapjudge.testing import make_examples, write_tiny_decoder
@@ -154,6 +157,19 @@ def test_a_judge_with_a_backbone_of_its_own(workshop, tmp_path):
     assert proved.judge_figures["auroc"].value > 0.7
 
 
+def test_optional_inputs_are_dropped_from_some_examples_only_in_training():
+    metric = Metric(
+        name="m", version=1, type="boolean", inputs=("context", "output"), optional=("context",), question="?", labels={"a": ("yes",), "b": ("no",)}
+    )
+    examples = [Example(id=str(n), inputs={"context": "c", "output": f"o{n}"}, target=(1.0, 0.0)) for n in range(200)]
+    examples += [Example(id="x", inputs={"output": "alone"}, target=(1.0, 0.0))]
+    dropped = without_optional(examples, metric, 0.3, 0)
+    assert 40 < len(dropped) < 80
+    assert all(list(example.inputs) == ["output"] and example.target == (1.0, 0.0) for example in dropped)
+    assert without_optional(examples, metric, 0.0, 0) == []
+    assert len(without_optional(examples, metric, 1.0, 0)) == 200
+
+
 def test_a_gate_on_an_unknown_figure_lists_the_known_ones(workshop):
     folder, result = workshop
     with pytest.raises(RuleInvalid) as caught:
@@ -270,7 +286,7 @@ def test_a_judge_trains_on_any_decoder_and_is_tied_to_its_weights(tmp_path):
 def test_a_full_disk_at_the_end_keeps_the_training_state(workshop, tmp_path, monkeypatch):
     import errno
 
-    from snapjudge.flows import train_judge as module
+    from snapjudge.flows import bundling as module
 
     folder, _ = workshop
 

@@ -66,7 +66,7 @@ def test_verdicts_are_read_from_nested_and_flat_records(tmp_path):
     (tmp_path / "b.csv").write_text("id,output,label,verdict.gpt-4.1,verdict.gpt-4.1.cost\n2,y,fine,bad,0.003\n3,z,fine,,\n")
     first, second, third = read_examples([tmp_path / "a.jsonl", tmp_path / "b.csv"], METRIC)
     assert {name: verdict.label for name, verdict in first.verdicts.items()} == {"gpt": "fine", "old": "bad"}
-    assert second.verdicts["gpt-4.1"] == Verdict(label="bad", cost=0.003)
+    assert second.verdicts["gpt-4.1"] == Verdict(label="bad", shares=(1.0, 0.0), cost=0.003)
     assert third.verdicts == {}
 
 

@@ -31,6 +31,7 @@ class TrainConfig(Frozen):
     probes: int = Field(default=ROWS, ge=0, description="test examples that are probed; 0 for none")
     allow_leak: bool = False
     texts: bool = Field(default=True, description="show the worst errors with their texts; without, a bundle holds no text of the data")
+    drop_optional: float = Field(default=0.0, ge=0, le=1, description="share of training examples also shown without their optional inputs")
     teacher: str = Field(default="", description="a judge, verdict:NAME or open:BACKBONE whose probabilities are learned, too")
     fit: FitConfig = FitConfig()
 
