@@ -25,7 +25,7 @@ from snapjudge.model.backbone import Backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
-from snapjudge.prove.figures import Scored, figures
+from snapjudge.prove.figures import Scored, figures, main_figure
 from snapjudge.prove.proof import scored
 from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitConfig, FitData, FitResult, Validation
@@ -70,36 +70,43 @@ def balanced(examples: Sequence[Example], count: int, seed: int) -> list[Example
     return chosen
 
 
-def fit_judge(backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], scope: Scope, config: FitConfig) -> FitResult:
-    """Fit a toxicity adapter as `train` does; the epoch is picked by AUROC on the validation examples."""
-    readout = render_readout(TOXICITY, backbone)
-    data = FitData(contents_of(train, TOXICITY, backbone), [example.target or () for example in train], contents_of(validation, TOXICITY, backbone))
+def fit_judge(
+    backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], scope: Scope, config: FitConfig, metric: Metric = TOXICITY
+) -> FitResult:
+    """Fit an adapter as `train` does; the epoch is picked by the metric's main figure on the validation examples."""
+    readout, name = render_readout(metric, backbone), main_figure(metric)
+    data = FitData(contents_of(train, metric, backbone), [example.target or () for example in train], contents_of(validation, metric, backbone))
 
     def validate(log_p: Sequence[tuple[float, ...]]) -> Validation:
-        found = figures(scored(log_p, Calibration(), TOXICITY, validation)[0], TOXICITY, draws=50)
-        return Validation(found["auroc"].value, "auroc", found["log_loss"].value, 0.5, 0.03)
+        found = figures(scored(log_p, Calibration(), metric, validation)[0], metric, draws=50)
+        return Validation(found[name].value, name, found["log_loss"].value, 0.0 if name == "pearson" else 0.5, 0.03)
 
     with tempfile.TemporaryDirectory() as folder:
-        return fit(backbone, TOXICITY, readout, data, scope, config, validate=validate, folder=Path(folder), progress=Silent())
+        return fit(backbone, metric, readout, data, scope, config, validate=validate, folder=Path(folder), progress=Silent())
 
 
-def score_judge(backbone: Backbone, result: FitResult, test: Sequence[Example]) -> Scored:
+def score_judge(backbone: Backbone, result: FitResult, test: Sequence[Example], metric: Metric = TOXICITY) -> Scored:
     """The test examples under a fitted adapter, uncalibrated."""
-    question = Question(TOXICITY, render_readout(TOXICITY, backbone), result.adapter)
-    log_p = raw_scores(backbone, question, contents_of(test, TOXICITY, backbone), Silent(), "test")
-    return scored(log_p, Calibration(), TOXICITY, test)[0]
+    question = Question(metric, render_readout(metric, backbone), result.adapter)
+    log_p = raw_scores(backbone, question, contents_of(test, metric, backbone), Silent(), "test")
+    return scored(log_p, Calibration(), metric, test)[0]
 
 
-def score_baselines(backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]) -> dict[str, Scored]:
+def score_baselines(
+    backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example], metric: Metric = TOXICITY
+) -> dict[str, Scored]:
     """The test examples under the baselines, uncalibrated."""
-    data = [baseline_data(backbone, part, TOXICITY, Silent(), "") for part in (train, validation, test)]
-    found = {"TF-IDF + LR": baselines.tfidf(data[0], data[1], [data[2]], 2)[0], "embedding + LR": baselines.embedding(data[0], data[1], [data[2]], 2)[0]}
-    return {name: scored([tuple(row) for row in log_p.tolist()], Calibration(), TOXICITY, test)[0] for name, log_p in found.items()}
+    data, labels = [baseline_data(backbone, part, metric, Silent(), "") for part in (train, validation, test)], len(metric.labels)
+    found = {
+        "TF-IDF + LR": baselines.tfidf(data[0], data[1], [data[2]], labels)[0],
+        "embedding + LR": baselines.embedding(data[0], data[1], [data[2]], labels)[0],
+    }
+    return {name: scored([tuple(row) for row in log_p.tolist()], Calibration(), metric, test)[0] for name, log_p in found.items()}
 
 
-def triple(found: Scored, name: str) -> list[float]:
+def triple(found: Scored, name: str, metric: Metric = TOXICITY) -> list[float]:
     """A figure's value and the ends of its interval."""
-    figure = figures(found, TOXICITY)[name]
+    figure = figures(found, metric)[name]
     return [figure.value, figure.low, figure.high]
 
 
