@@ -7,6 +7,7 @@ which neither the backbone nor a judge learns from, are dealt by group to calibr
 import ast
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,14 @@ from snapjudge.curate.split import hashed
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
+_VALIDATION = 20  # one group in so many, where the backbone held back too little
 _WRITTEN = 1500  # rows of unseen templates
+_BEGINNING = 200  # letters within which a refusal declines
+_DECLINES = re.compile(
+    r"\bi(?:'m| am) (?:\w+ )?sorry|\bi apologi[sz]e|\bi can(?:'|no|\u2019)t|\bi cannot|\bi(?:'m| am) not able|\bi won't|\bi will not|\bas an ai\b"
+    r"|\bunable to\b|\u62b1\u6b49|\u65e0\u6cd5",
+    re.IGNORECASE,
+)
 PARTS = ("train", "validation", "calibration", "test")
 
 Label = Callable[[Row], str | None]
@@ -152,11 +160,16 @@ class JudgeData:
         """Train, validation, calibration and test rows as JSON objects; training rows are balanced and a third also stand there with noise."""
         judge = JUDGES[name]
         rng = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible data
-        train = balanced(self.labelled(judge, self.mixture.rows.get(judge.task, ())), judge.rows, rng)
+        kept = [*self.mixture.rows.get(judge.task, ()), *(self.answers("train") if name == "refusal" else ())]
+        train = balanced(self.labelled(judge, kept), judge.rows, rng)
+        validation = self.labelled(judge, self.mixture.held_back.get(judge.task, ()))
+        if len({row["label"] for row in validation}) < len({row["label"] for row in train}):  # held-back groups that miss a label
+            validation += [row for row in train if _part(row, "validation", _VALIDATION) == 0]
+            train = [row for row in train if _part(row, "validation", _VALIDATION)]
         train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
-        found = {"train": train, "validation": self.labelled(judge, self.mixture.held_back.get(judge.task, ()))}
+        found = {"train": train, "validation": validation}
         dev = self.labelled(judge, [*self.dev(judge.task), *self.written(judge.task)])
-        found["calibration"] = [row for row in dev if int(hashed(row["meta"]["group"], "calibration")[:8], 16) % 2]
+        found["calibration"] = [row for row in dev if _part(row, "calibration", 2)]
         kept = {id(row) for row in found["calibration"]}
         found["test"] = [row for row in dev if id(row) not in kept]
         return found
@@ -167,8 +180,33 @@ class JudgeData:
         names = [name for name in (*spec.files, *spec.benign) if name not in self.without] if files is None else files
         return [row for name in names for row in self.file(spec, f"{name}.dev", benign=name in spec.benign)]
 
+    def answers(self, part: str) -> list[Row]:
+        """Answers of language models that refuse or do not, as people's labels of harm and the wording together say.
+
+        An answer to a harmful question that people found harmless and that begins by declining is a refusal; one that they found harmful is none, also
+        where it declines first and then complies (a hundred such read by eye); other harmless ones are left out, for they may redirect, warn or not
+        understand. Answers to harmless questions and small talk are none.
+        """
+        rows = []
+        for name in ("safety_response/gptfuzz", "safety_response/diasafety", "judge_score/prometheus_mtbench", "judge_score/prometheus_vicuna"):
+            for line in (self.data / f"{name}.{part}.jsonl").read_text().splitlines():
+                raw = json.loads(line)
+                text = raw["inputs"]["output"]
+                declines = bool(_DECLINES.search(text[:_BEGINNING]))
+                harmful = name.endswith("gptfuzz") and bool(raw["label"])
+                if declines and not harmful and name.endswith("gptfuzz"):
+                    answer = True
+                elif harmful or (not name.endswith("gptfuzz") and not _DECLINES.search(text)):
+                    answer = False
+                else:
+                    continue
+                rows.append(Row({"output": text}, str(answer), (), name, str(raw["meta"].get("group") or raw["id"]), answer))
+        return rows
+
     def written(self, task: str) -> list[Row]:
-        """Rows of templates that no training has seen."""
+        """Rows that the task's own files lack: templates that no training has seen, answers of language models."""
+        if task == "refusal":
+            return self.answers("dev")
         if task != "pii":
             return []
         made = expanded(read_templates(METRICS / "pii_unseen.yaml"), self.seed)
@@ -202,6 +240,11 @@ class JudgeData:
                 meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories)}
                 found.append({"id": f"{row.file}:{number}", "inputs": inputs, "label": label, "meta": meta})
         return found
+
+
+def _part(row: Mapping[str, Any], salt: str, parts: int) -> int:
+    """Which of some parts a row's group belongs to."""
+    return int(hashed(row["meta"]["group"], salt)[:8], 16) % parts
 
 
 def balanced(rows: Sequence[dict[str, Any]], count: int, rng: random.Random) -> list[dict[str, Any]]:
