@@ -170,8 +170,7 @@ class JudgeData:
         found = {"train": train, "validation": validation}
         dev = self.labelled(judge, [*self.dev(judge.task), *self.written(judge.task)])
         found["calibration"] = [row for row in dev if _part(row, "calibration", 2)]
-        kept = {id(row) for row in found["calibration"]}
-        found["test"] = [row for row in dev if id(row) not in kept]
+        found["test"] = [row for row in dev if not _part(row, "calibration", 2)]
         return found
 
     def dev(self, task: str, files: Sequence[str] | None = None) -> list[Row]:
