@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
 from snapjudge import errors
 from snapjudge.core.metric import Metric
+from snapjudge.curate.recipe import Choice, Facet, Made, MadeKind, Recipe, Task, Templates
 from snapjudge.flows.demo import example_folder
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
@@ -48,6 +50,15 @@ def test_every_key_of_the_metric_file_is_documented():
     page = (DOCS / "metrics.md").read_text()
     for name in Metric.model_fields:
         assert f"`{name}`" in page
+
+
+def test_every_key_of_a_recipe_is_documented():
+    page = (DOCS / "pretraining.md").read_text()
+    for noun in (Recipe, Task, Facet, Choice, Made, Templates):
+        for name in noun.model_fields:
+            assert f"`{name}`" in page or f"`{name}:" in page, (noun.__name__, name)
+    for kind in get_args(MadeKind):
+        assert f"`{kind}`" in page
 
 
 def test_every_link_in_the_docs_leads_somewhere():

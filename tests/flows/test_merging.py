@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from snapjudge.errors import DataLeak, Interrupted, OptionInvalid, RunConflict
+from snapjudge.errors import BackboneMismatch, DataLeak, Interrupted, OptionInvalid, RunConflict
 from snapjudge.flows.merging import TABLE, MergeRequest, merge_judges
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
@@ -28,6 +28,8 @@ def policies(workshop, tmp_path_factory):
     (folder / "sell.yaml").write_text(METRIC_YAML.replace("says_buy", "says_toxic").replace("say buy", "say toxic"))
     rule = {"rule": lambda text: "toxic" in text.split()}
     (folder / "train.jsonl").write_text("\n".join(line(e, "toxic", "t") for e in make_examples(160, seed=41, **rule)))
+    (folder / "buy.yaml").write_text(METRIC_YAML)
+    (folder / "train_buy.jsonl").write_text("\n".join(line(e, "buy", "u") for e in make_examples(80, seed=44)))
     (folder / "buy.jsonl").write_text("\n".join(line(e, "buy", "b") for e in make_examples(90, seed=42)))
     (folder / "toxic.jsonl").write_text("\n".join(line(e, "toxic", "s") for e in make_examples(120, seed=43)))
     other = train_judge(TrainRequest(folder / "sell.yaml", [folder / "train.jsonl"], folder / "judges"), CONFIG)
@@ -85,3 +87,23 @@ def test_what_cannot_be_merged_is_refused(policies, workshop, tmp_path):
             merge_judges(request)
     with pytest.raises(DataLeak):
         merge_judges(MergeRequest(names, {"says_buy": [workshop[0] / "data.jsonl"]}, tmp_path, fixed=MergeConfig(weights=(1, 1))))
+
+
+def test_judges_with_backbones_of_their_own_merge_whole(policies, tmp_path):
+    folder, names, data = policies
+    config = CONFIG.model_copy(update={"scope": "backbone", "probes": 0, "fit": CONFIG.fit.model_copy(update={"epochs": 1, "rate": 1e-3})})
+    own = [
+        train_judge(TrainRequest(folder / "sell.yaml", [folder / "train.jsonl"], tmp_path / "own"), config),
+        train_judge(TrainRequest(folder / "buy.yaml", [folder / "train_buy.jsonl"], tmp_path / "own"), config),
+    ]
+    judges = [str(one.folder) for one in own]
+    with pytest.raises(BackboneMismatch):
+        merge_judges(MergeRequest([judges[0], names[0]], data, tmp_path, fixed=MergeConfig(weights=(1, 1))))
+    result = merge_judges(MergeRequest(judges, data, tmp_path / "merged", fixed=MergeConfig(method="ties", weights=(1, 1), density=0.8)))
+    one, two = (Judge.load(path) for path in result.folders)
+    assert one.backbone.digest == two.backbone.digest
+    assert one.backbone.digest not in {Judge.load(path).backbone.digest for path in judges}
+    assert one.bundle.manifest.scope == "backbone"
+    for judge, proof in zip((one, two), result.proofs, strict=True):
+        for worst in proof.worst[:2]:
+            assert judge.score(**worst.inputs).score == worst.score

@@ -11,6 +11,7 @@ FORMAT = 1
 
 
 OWN_BACKBONE = "own"  # the name of a backbone that lies in the bundle, in the folder `backbone`
+WHOLE = "backbone"  # the scope of a judge that has one
 
 
 class BackboneId(Frozen):

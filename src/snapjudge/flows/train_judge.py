@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
-from snapjudge.core.manifest import OWN_BACKBONE, BackboneId
+from snapjudge.core.manifest import OWN_BACKBONE, WHOLE, BackboneId
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
@@ -48,6 +48,7 @@ from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_g
 from snapjudge.store.bundles import next_version
 from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.fit import fit
+from snapjudge.train.save import folder_files
 from snapjudge.train.terms import FitData, FitResult, Validation
 
 MOST_WINDOWS = 64
@@ -293,7 +294,7 @@ class _Training:
         header = Header(
             name,
             self.backbone.name,
-            "backbone" if self.own_backbone is not None else scope,
+            WHOLE if self.own_backbone is not None else scope,
             parts,
             self.notes,
             created=now(),
@@ -354,7 +355,7 @@ class _Training:
             run=run,
             seen=seen_digests(self.splits.train, self.splits.validation, self.splits.calibration, self.unlabelled),
             sources=self._sources(),
-            more={} if own is None else {f"backbone/{path.name}": path.read_bytes() for path in own.iterdir()},
+            more=folder_files(own),
         )
         return judge.write(self.request.out)
 

@@ -19,6 +19,18 @@ def plain_weights(backbone: Backbone) -> dict[str, Tensor]:
     return {name.replace(".base.", "."): weight.detach() for name, weight in backbone.model.named_parameters()}
 
 
+def set_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
+    """Put weights, under the names of `plain_weights`, into a backbone."""
+    with torch.no_grad():
+        for name, weight in backbone.model.named_parameters():
+            weight.copy_(weights[name.replace(".base.", ".")])
+
+
+def folder_files(folder: Path | None) -> dict[str, bytes]:
+    """A backbone's folder as files of a bundle: path in the bundle -> content."""
+    return {} if folder is None else {f"backbone/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 def save_backbone(backbone: Backbone, like: Path, out: Path, *, dtype: torch.dtype = torch.float16, notes: Mapping[str, str] | None = None) -> None:
     """Write the backbone's present weights beside the configuration and tokenizer of the folder it was loaded from.
 
