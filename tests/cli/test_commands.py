@@ -201,3 +201,52 @@ def test_a_first_import_brings_its_metric_along_and_rejected_rows_are_told(tmp_p
     assert json.loads(shown.stdout)["rejected"] == 1
     nothing = run("data", "show", tmp_path / "none")
     assert "there is no data set" in nothing.stderr
+
+
+def test_open_questions_are_asked_on_the_command_line():
+    done = run("ask", "--question", "Is it about money?", "--json", "I want my money back")
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout).values()
+    assert answer["zero_shot"]
+    assert set(answer["probabilities"]) == {"yes", "no"}
+    listed = run("ask", "--question", "What is it about?", "--options", "money, rain", "Where is my refund?")
+    assert "zero-shot" in listed.stdout
+    for wrong in (("--options", "a,b"), ("--question", "?", "--options", "a"), ("--question", "?", "--options", "a,b", "--levels", "a,b")):
+        refused = run("ask", *wrong, "text")
+        assert refused.returncode == 2
+        assert "next:" in refused.stderr
+
+
+def test_judges_are_listed_with_what_their_proofs_say(workshop, monkeypatch):
+    folder, result = workshop
+    monkeypatch.setenv("SNAPJUDGE_JUDGES", str(folder / "judges"))
+    listed = {one["judge"]: one for one in json.loads(run("judges", "--json").stdout)}
+    assert listed["says_buy@1"]["figures"]["auroc"]["value"] == result.proof.judge_figures["auroc"].value
+    assert not listed["says_buy@1"]["built_in"]
+    assert "says_buy@1" in run("judges").stdout
+
+
+def test_a_backbone_is_trained_by_a_recipe_and_used(tmp_path):
+    rows = [{"inputs": {"output": f"{'rude' if n % 2 else 'kind'} words {n}"}, "label": bool(n % 2), "meta": {"group": f"g{n}"}} for n in range(120)]
+    (tmp_path / "data" / "manners").mkdir(parents=True)
+    (tmp_path / "data" / "manners" / "forum.train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "recipe.yaml").write_text("name: small\ntasks:\n  manners: {files: [manners/forum], questions: ['Is it rude?'], opposites: ['Is it kind?']}\n")
+    common = ("pretrain", tmp_path / "recipe.yaml", "--data", tmp_path / "data", "--out", tmp_path / "out", "--steps", "2", "--batch", "4")
+    assert "nothing in the recipe is called 'x'" in run(*common, "--without", "x").stderr
+    done = run(*common, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["questions"] >= 8
+    record = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert record["rows"]["manners"] > 100
+    assert "already holds" in run(*common).stderr
+    asked = run("ask", "--question", "Is it rude?", "--backbone", tmp_path / "out", "--json", "rude words")
+    assert json.loads(asked.stdout)["Is it rude?"]["judge"].endswith("out")
+
+
+def test_merging_says_what_it_needs(workshop, tmp_path):
+    folder, result = workshop
+    one = run("merge", result.folder, "--data", f"says_buy={folder / 'new.jsonl'}", "--out", tmp_path)
+    assert one.returncode == 2
+    assert "one judge alone" in one.stderr
+    odd = run("merge", result.folder, result.folder, "--data", "says_buy=x", "--method", "average")
+    assert "an option cannot be read: method" in odd.stderr
