@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from snapjudge.curate.made import expanded
 from snapjudge.curate.mixture import Mixture, Row
-from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.curate.perturb.noise import NOISES, noisy_fields
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
 from snapjudge.curate.split import hashed
 
@@ -276,8 +276,7 @@ def _by_root(sources: Mapping[str, list[dict[str, Any]]], count: int, rng: rando
 def noisy(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     """The row with one kind of noise in its texts; label and group stay."""
     kind = rng.choice(list(NOISES))
-    inputs = {name: NOISES[kind](value, rng) if isinstance(value, str) and name != "tools" else value for name, value in row["inputs"].items()}
-    return {**row, "id": f"{row['id']}+{kind}", "inputs": inputs}
+    return {**row, "id": f"{row['id']}+{kind}", "inputs": noisy_fields(row["inputs"], kind, rng)}
 
 
 def write_parts(parts: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> dict[str, Path]:

@@ -1,8 +1,12 @@
 """snapjudge judges: which judges there are."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snapjudge.cli.console import AsJson, output, print_json, shown_errors
+
+if TYPE_CHECKING:
+    from snapjudge.flows.listing import Listed
 
 
 def judges(as_json: AsJson = False) -> None:
@@ -11,7 +15,7 @@ def judges(as_json: AsJson = False) -> None:
         from rich.markup import escape
         from rich.table import Table
 
-        from snapjudge.flows.listing import Listed, list_judges
+        from snapjudge.flows.listing import list_judges
         from snapjudge.prove.report import NAMES, show_figure
 
         found = list_judges()
@@ -22,7 +26,7 @@ def judges(as_json: AsJson = False) -> None:
         for column in ("judge", "asks", "reads", "figure on its test, 95 % interval", "flags from", "where"):
             table.add_column(column, no_wrap=column == "judge")
 
-        def row(one: Listed) -> tuple[str, ...]:
+        def row(one: "Listed") -> tuple[str, ...]:
             if one.bundle is None or one.proof is None:
                 return one.name, f"[red]{escape(one.problem)}[/red]", "", "", "", _place(one)
             metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
@@ -38,17 +42,11 @@ def judges(as_json: AsJson = False) -> None:
             output.print("none yet: `snapjudge train` makes one")
 
 
-def _place(one: "object") -> str:
-    from snapjudge.flows.listing import Listed
-
-    assert isinstance(one, Listed)
+def _place(one: "Listed") -> str:
     return "built in" if one.built_in else str(one.folder.relative_to(Path.cwd()) if one.folder.is_relative_to(Path.cwd()) else one.folder)
 
 
-def _as_dict(one: "object") -> dict[str, object]:
-    from snapjudge.flows.listing import Listed
-
-    assert isinstance(one, Listed)
+def _as_dict(one: "Listed") -> dict[str, object]:
     told: dict[str, object] = {"judge": one.name, "folder": str(one.folder), "built_in": one.built_in}
     if one.bundle is None or one.proof is None:
         return {**told, "problem": one.problem}

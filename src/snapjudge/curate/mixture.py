@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from snapjudge.core.example import Example, Provenance, plain_text
+from snapjudge.core.example import Example, Provenance, length_of, plain_text
 from snapjudge.core.metric import INPUT_NAMES
 from snapjudge.curate.made import copied, expanded, scoped
-from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.curate.perturb.noise import NOISES, noisy_fields
 from snapjudge.curate.perturb.rows import perturb
 from snapjudge.curate.read import records
 from snapjudge.curate.recipe import Choice, Facet, Made, Recipe, Task, read_lines, read_templates
@@ -131,10 +131,10 @@ class Mixture:
         self.tasks = {name: task for name, task in self.tasks.items() if self.rows[name]}
         if not self.tasks:
             raise OptionInvalid("nothing is left to learn", hint="leave out less", received=", ".join(sorted(self._without)))
-        self._never = {name: [row for file in self._kept(task.never_in) for row in self._file(file)] for name, task in self.tasks.items()}
         self._never_asked: dict[str, list[str]] = defaultdict(list)
         for name, task in self.tasks.items():
-            for file in task.never_in:
+            for file in self._kept(task.never_in):
+                self._file(file)  # a name that is no file is told here
                 self._never_asked[file].append(name)
         self._words = sorted({word for rows in list(self.rows.values()) for row in rows[:300] for word in plain_text(row.inputs).split() if word.isalpha()})
 
@@ -162,9 +162,9 @@ class Mixture:
         for file in task.templates:
             made = expanded(read_templates(self._folder / file), self.seed)
             rows += [Row(inputs, label, (category,), file, f"{file}:{number}", answer=label == task.yes) for number, inputs, label, category in made]
-        rows = [row for row in rows if sum(len(str(value)) for value in row.inputs.values()) <= most]
         for made_spec in task.made:
-            rows += [row for row in self._made(made_spec, task) if sum(len(str(value)) for value in row.inputs.values()) <= most]
+            rows += self._made(made_spec, task)
+        rows = [row for row in rows if length_of(row.inputs) <= most]
         self.held_back[name] = [row for row in rows if _number(row.group, HELD_BACK) == 0]
         kept = self.rows[name] = [row for row in rows if _number(row.group, HELD_BACK)]
         labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
@@ -246,8 +246,7 @@ class Mixture:
             if name is not None and len(inputs[name]) < _LETTERS_PER_TOKEN * 100:
                 before, after = (" ".join(rng.choices(self.neutral, k=rng.randrange(_LONG))) for _ in range(2))
                 return {**inputs, name: f"{before}\n{inputs[name]}\n{after}".strip()}
-        noise = NOISES[rng.choice(list(NOISES))]
-        return {name: noise(value, rng) if isinstance(value, str) and name != "tools" else value for name, value in inputs.items()}
+        return noisy_fields(inputs, rng.choice(list(NOISES)), rng)
 
 
 def own_question(task: Task, name: str, answer: bool, rng: random.Random) -> Posed:  # noqa: FBT001

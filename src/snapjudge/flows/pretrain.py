@@ -133,10 +133,10 @@ class _Pretraining:
             for number, row in enumerate(rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]):
                 posed = [one for one in self.mixture.asked(name, row, random.Random(number)) if one.words == ("yes", "no") and one.task == name]  # noqa: S311
                 content = self.asking.content(row.inputs)
-                questions = [question for one in posed if (question := self.asking.question(one)) is not None]
-                if questions and len(content.windows) == 1:
-                    work.append((content, questions))
-                    truth.append([(one.task, one.answer == 0) for one in posed if self.asking.question(one) is not None])
+                asked = [(one, question) for one in posed if (question := self.asking.question(one)) is not None]
+                if asked and len(content.windows) == 1:
+                    work.append((content, [question for _, question in asked]))
+                    truth.append([(one.task, one.answer == 0) for one, _ in asked])
         scores: dict[str, list[tuple[bool, float]]] = defaultdict(list)
         for answers, readings in zip(truth, read_contents(self.backbone, work), strict=True):
             for (name, yes), reading in zip(answers, readings, strict=True):

@@ -4,17 +4,17 @@ Knows nothing of bundles or proofs.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from snapjudge.core.metric import Metric
-from snapjudge.core.progress import Progress
+from snapjudge.core.progress import Progress, Silent
+from snapjudge.flows.scoring import raw_scores
 from snapjudge.model.adapter import Adapter, frozen_copy, new_adapter
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import backbone_folder, load_backbone
-from snapjudge.model.prompt import Content
-from snapjudge.model.reading import Question, read_contents
+from snapjudge.model.reading import Question
 from snapjudge.model.readout import Readout
 from snapjudge.train.multitask import Drawn, WholeConfig, train_whole
 from snapjudge.train.sampling import epoch_batches
@@ -70,17 +70,16 @@ def fit_backbone(
         patience=config.patience,
         seed=config.seed,
     )
-    looks: list[Validation] = []
+    question = Question(metric, readout)
 
     def look() -> dict[str, float]:
-        looks.append(validate(_scores(trained, metric, readout, data.validation)))
-        return {metric.name: looks[-1].figure}
+        return {metric.name: validate(raw_scores(trained, question, data.validation, Silent(), "validate")).figure}
 
     result = train_whole(trained, draws, whole, look=look, state=folder / "fit-backbone.safetensors", progress=progress, stop=stop)
     save_backbone(trained, backbone_folder(name), folder / "backbone")
     written = load_backbone(str(folder / "backbone"))
-    log_p = _scores(written, metric, readout, data.validation)
-    fitted = FitResult(_nothing(written, readout), validate(log_p), list(log_p), whole.rate, result.history, [], 0.0, time.monotonic() - began)
+    log_p = raw_scores(written, question, data.validation, Silent(), "validate")
+    fitted = FitResult(_nothing(written, readout), validate(log_p), log_p, whole.rate, result.history, [], 0.0, time.monotonic() - began)
     return WholeFit(written, folder / "backbone", fitted)
 
 
@@ -118,8 +117,3 @@ class _Draws:
         config = self.config
         batches = epoch_batches(self.data.classes, self.lengths, config.batch, seed=config.seed, epoch=epoch, balanced=config.balanced)
         return [index for batch in batches for index in batch]
-
-
-def _scores(backbone: Backbone, metric: Metric, readout: Readout, contents: Sequence[Content]) -> list[tuple[float, ...]]:
-    question = Question(metric, readout)
-    return [readings[0].log_p for readings in read_contents(backbone, ((content, (question,)) for content in contents))]

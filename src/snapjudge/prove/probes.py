@@ -16,7 +16,7 @@ from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.metric import Metric
 from snapjudge.curate.near import near_groups, near_text
-from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.curate.perturb.noise import NOISES, noisy_fields
 from snapjudge.prove.figures import Figure, group_numbers, share
 
 Expect = Literal["stays", "moves", "told"]
@@ -100,7 +100,7 @@ def _noise(name: str, examples: Sequence[Example], metric: Metric, seed: int) ->
     inputs: list[dict[str, Any]] = []
     for place, example in enumerate(examples):
         rng = random.Random(f"{seed}:{name}:{example.id}")  # noqa: S311 - reproducible
-        changed = {field: NOISES[name](value, rng) if isinstance(value, str) and field != "tools" else value for field, value in example.inputs.items()}
+        changed = noisy_fields(example.inputs, name, rng)
         if changed != example.inputs:
             places.append(place)
             inputs.append({field: changed[field] for field in metric.ordered_inputs if field in changed})

@@ -2,7 +2,8 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 Noise = Callable[[str, random.Random], str]
 _TYPO_SHARE, _LOOKALIKE_SHARE = 0.04, 0.15
@@ -74,6 +75,11 @@ def padding_before(text: str, rng: random.Random) -> str:
 def padding_after(text: str, rng: random.Random) -> str:
     """A neutral line after."""
     return text + rng.choice(_AFTER)
+
+
+def noisy_fields(inputs: Mapping[str, Any], kind: str, rng: random.Random) -> dict[str, Any]:
+    """One kind of noise in every text field but the tools, which are no prose."""
+    return {name: NOISES[kind](value, rng) if isinstance(value, str) and name != "tools" else value for name, value in inputs.items()}
 
 
 NOISES: dict[str, Noise] = {
