@@ -1,7 +1,10 @@
 """Perturbations change what they say they change, and nothing else."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -98,3 +101,16 @@ def test_every_row_names_its_parent_method_and_seed_and_stays_in_its_group(kind)
 def test_a_kind_that_does_not_fit_gives_nothing():
     assert perturb(rows(5, messages=[{"role": "user", "content": "hi"}]), "grounding", 5, 0) == []
     assert perturb([], "noise", 5, 0) == []
+
+
+def test_invented_people_are_the_same_in_every_process():
+    script = (
+        "from snapjudge.curate.perturb.personal import People\n"
+        "people = People(3)\n"
+        "print([people.invented(kind) for kind in ('name', 'city', 'date', 'time', 'date_of_birth', 'ssn', 'address') for _ in range(60)])"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        for seed in ("1", "2")
+    ]
+    assert told[0] == told[1]

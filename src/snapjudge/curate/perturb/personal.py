@@ -1,6 +1,8 @@
 """Personal data of people who do not exist, put into real rows by Faker. Knows texts only."""
 
 import random
+from collections.abc import Mapping
+from datetime import date, timedelta
 from typing import Any
 
 from snapjudge.errors import OptionInvalid
@@ -16,16 +18,23 @@ _SENTENCES = {
     "date_of_birth": ("I was born on {0}.", "Date of birth: {0}."),
     "ssn": ("My social security number is {0}.", "SSN {0}."),
 }
+# Faker counts its dates from today, and draws Italian cities from a set, whose order differs from process to process.
+_DATES: Mapping[str, tuple[date, date]] = {"date": (date(1990, 1, 1), date(2026, 12, 31)), "date_of_birth": (date(1930, 1, 1), date(2008, 12, 31))}
+_UNORDERED = {"city": "it_IT"}
 
 
 class People:
-    """A source of invented people."""
+    """A source of invented people: the same ones for the same seed, today and tomorrow."""
 
     def __init__(self, seed: int) -> None:
         from faker import Faker  # noqa: PLC0415 - an optional package
 
+        self._rng = random.Random(f"people:{seed}")  # noqa: S311 - reproducible data
         self._faker: Any = Faker(list(_LOCALES))
         self._faker.seed_instance(seed)
+        self._ordered: dict[str, Any] = {kind: Faker([locale for locale in _LOCALES if locale != left_out]) for kind, left_out in _UNORDERED.items()}
+        for faker in self._ordered.values():
+            faker.seed_instance(seed)
 
     def sentence(self, rng: random.Random) -> tuple[str, str]:
         """A sentence that gives something away, and what kind of thing."""
@@ -38,7 +47,12 @@ class People:
         Raises:
             OptionInvalid: Faker knows no such kind.
         """
-        make = getattr(self._faker, kind, None)
+        if kind in _DATES:
+            first, last = _DATES[kind]
+            return (first + timedelta(days=self._rng.randint(0, (last - first).days))).isoformat()
+        if kind == "time":
+            return f"{self._rng.randint(0, 23):02}:{self._rng.randint(0, 59):02}:{self._rng.randint(0, 59):02}"
+        make = getattr(self._ordered.get(kind, self._faker), kind, None)
         if make is None:
             raise OptionInvalid(f"Faker makes no {kind!r}", hint="such as name, email, iban; faker.readthedocs.io lists the providers", received=kind)
         return str(make()).replace("\n", ", ")
