@@ -82,7 +82,7 @@ def fit_judge(
         return Validation(found[name].value, name, found["log_loss"].value, 0.0 if name == "pearson" else 0.5, 0.03)
 
     with tempfile.TemporaryDirectory() as folder:
-        return fit(backbone, metric, readout, data, scope, config, validate=validate, folder=Path(folder), progress=Silent())
+        return fit(backbone, [Question(metric, readout)], data, scope, config, validate=validate, folder=Path(folder), progress=Silent())
 
 
 def score_judge(backbone: Backbone, result: FitResult, test: Sequence[Example], metric: Metric = TOXICITY) -> Scored:

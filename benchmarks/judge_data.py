@@ -4,21 +4,21 @@ Training rows are the recipe's (labelled, benign, written and made); the groups 
 which neither the backbone nor a judge learns from, are dealt by group to calibration and test.
 """
 
-import ast
 import json
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from snapjudge.curate.made import expanded
-from snapjudge.curate.mixture import Mixture, Row
+from snapjudge.curate.mixture import Mixture, Row, benign_rows, read_rows
 from snapjudge.curate.perturb.noise import NOISES, noisy_fields
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
 from snapjudge.curate.split import hashed
+from snapjudge.flows.metric_files import read_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
@@ -31,6 +31,7 @@ _DECLINES = re.compile(
     r"|\bunable to\b|\u62b1\u6b49|\u65e0\u6cd5",
     re.IGNORECASE,
 )
+OURS = "written for snapjudge, or made from rows of the other files"
 PARTS = ("train", "validation", "calibration", "test")
 
 Label = Callable[[Row], str | None]
@@ -112,29 +113,29 @@ class BuiltIn:
 
     task: str
     label: Label
-    rows: int = 8000
+    rows: int = 5000
     rename: Mapping[str, str] = field(default_factory=dict)
     scope: Literal["readout", "all"] = "readout"
-    epochs: int = 4
+    epochs: int = 3
 
 
 JUDGES: dict[str, BuiltIn] = {
-    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 12000),
+    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000),
     "toxicity_category": BuiltIn("toxicity", _toxic_kind),
-    "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 10000),
+    "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 6000),
     "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard),
     "unsafe_response": BuiltIn("unsafe_response", _yes_or_no("unsafe", "safe")),
     "unsafe_response_category": BuiltIn("unsafe_prompt", _hazard, rename={"input": "output"}),
-    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 9000),
-    "groundedness": BuiltIn("groundedness", _yes_or_no("grounded", "ungrounded"), 14000),
+    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 6000),
+    "groundedness": BuiltIn("groundedness", _yes_or_no("grounded", "ungrounded"), 8000),
     "tool_selection": BuiltIn(
         "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
     ),
     "pii": BuiltIn("pii", _yes_or_no("personal", "clean")),
-    **{f"pii_{kind}": BuiltIn("pii", _has(kind), 6000) for kind in _KINDS},
-    "tone": BuiltIn("tone", _own, 14000),
+    **{f"pii_{kind}": BuiltIn("pii", _has(kind), 3000) for kind in _KINDS},
+    "tone": BuiltIn("tone", _own, 8000),
     "politeness": BuiltIn("politeness", _yes_or_no("polite", "impolite")),
-    "sexism": BuiltIn("sexism", _yes_or_no("sexist", "fine"), 10000),
+    "sexism": BuiltIn("sexism", _yes_or_no("sexist", "fine"), 6000),
     "off_topic": BuiltIn("off_topic", _yes_or_no("off_topic", "in_scope")),
     "refusal": BuiltIn("refusal", _yes_or_no("refusal", "answer")),
 }
@@ -161,14 +162,14 @@ class JudgeData:
         judge = JUDGES[name]
         rng = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible data
         kept = [*self.mixture.rows.get(judge.task, ()), *(self.answers("train") if name == "refusal" else ())]
-        train = balanced(self.labelled(judge, kept), judge.rows, rng)
-        validation = self.labelled(judge, self.mixture.held_back.get(judge.task, ()))
+        train = balanced(self.labelled(name, kept), judge.rows, rng)
+        validation = self.labelled(name, self.mixture.held_back.get(judge.task, ()))
         if len({row["label"] for row in validation}) < len({row["label"] for row in train}):  # held-back groups that miss a label
             validation += [row for row in train if _part(row, "validation", _VALIDATION) == 0]
             train = [row for row in train if _part(row, "validation", _VALIDATION)]
         train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
         found = {"train": train, "validation": validation}
-        dev = self.labelled(judge, [*self.dev(judge.task), *self.written(judge.task)])
+        dev = self.labelled(name, [*self.dev(judge.task), *self.written(judge.task)])
         found["calibration"] = [row for row in dev if _part(row, "calibration", 2)]
         found["test"] = [row for row in dev if not _part(row, "calibration", 2)]
         return found
@@ -188,18 +189,17 @@ class JudgeData:
         """
         rows = []
         for name in ("safety_response/gptfuzz", "safety_response/diasafety", "judge_score/prometheus_mtbench", "judge_score/prometheus_vicuna"):
-            for line in (self.data / f"{name}.{part}.jsonl").read_text().splitlines():
-                raw = json.loads(line)
-                text = raw["inputs"]["output"]
+            for row in read_rows(self.data / f"{name}.{part}.jsonl", name):
+                text = row.inputs["output"]
                 declines = bool(_DECLINES.search(text[:_BEGINNING]))
-                harmful = name.endswith("gptfuzz") and bool(raw["label"])
+                harmful = name.endswith("gptfuzz") and row.label == "True"
                 if declines and not harmful and name.endswith("gptfuzz"):
                     answer = True
                 elif harmful or (not name.endswith("gptfuzz") and not _DECLINES.search(text)):
                     answer = False
                 else:
                     continue
-                rows.append(Row({"output": text}, str(answer), (), name, str(raw["meta"].get("group") or raw["id"]), answer))
+                rows.append(Row({"output": text}, str(answer), (), name, row.group, answer, row.licence))
         return rows
 
     def written(self, task: str) -> list[Row]:
@@ -215,28 +215,19 @@ class JudgeData:
 
     def file(self, spec: Task, name: str, *, benign: bool = False) -> list[Row]:
         """One file's rows with their answers to the task's questions."""
-        rows = []
-        for line in (self.data / f"{name}.jsonl").read_text().splitlines():
-            raw = json.loads(line)
-            category = str(raw["meta"].get("category") or "None")
-            categories = tuple(map(str, ast.literal_eval(category))) if category.startswith("[") else (category,)
-            label, inputs = str(raw["label"]), raw["inputs"]
-            if benign:
-                text = inputs.get("input") or inputs.get("output")
-                label, inputs = "False", {(spec.inputs or ("output",))[-1]: text}
-            rows.append(
-                Row(inputs, label, () if benign else categories, name.removesuffix(".dev"), str(raw["meta"].get("group") or raw["id"]), label == spec.yes)
-            )
-        return rows
+        rows = read_rows(self.data / f"{name}.jsonl", name.removesuffix(".dev"))
+        return benign_rows(spec, rows) if benign else [replace(row, answer=row.label == spec.yes) for row in rows]
 
-    def labelled(self, judge: BuiltIn, rows: Iterable[Row]) -> list[dict[str, Any]]:
-        """Rows as lines of a data file, with the judge's labels; those it has none for are left out."""
+    def labelled(self, name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        """Rows as lines of a data file, with the judge's labels; those it has none for, or whose text it does not read, are left out."""
+        judge, metric = JUDGES[name], read_metric(METRICS / f"{name}.yaml")
+        read, needed = set(metric.inputs), set(metric.inputs) - set(metric.optional)
         found = []
         for number, row in enumerate(rows):
             label = judge.label(row)
-            if label is not None:
-                inputs = {judge.rename.get(name, name): value for name, value in row.inputs.items()}
-                meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories)}
+            inputs = {judge.rename.get(field, field): value for field, value in row.inputs.items()}
+            if label is not None and needed <= inputs.keys() and read & inputs.keys():
+                meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories), "licence": row.licence or OURS}
                 found.append({"id": f"{row.file}:{number}", "inputs": inputs, "label": label, "meta": meta})
         return found
 

@@ -21,9 +21,10 @@ import numpy as np
 from benchmarks.common import DATA, RESULTS, ROOT, fit_judge, record, score_baselines, score_judge, table
 from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example, Provenance
+from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.core.question import OpenQuestion
+from snapjudge.curate.read import Record, to_example
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
@@ -152,21 +153,12 @@ def examples_of(data: JudgeData, name: str, files: Sequence[str], metric: Metric
     benign = _BENIGN.get(files[0].split("/")[0])
     if len({row.answer for row in rows}) == 1 and benign and files[0] != benign:
         rows += data.file(spec, f"{benign}.dev", benign=True)
-    return as_examples(data.labelled(JUDGES[name], rows), metric)[:_MOST]
+    return as_examples(data.labelled(name, rows), metric)[:_MOST]
 
 
 def as_examples(rows: Sequence[dict[str, Any]], metric: Metric) -> list[Example]:
     """Lines of a data file as examples of the metric."""
-    return [
-        Example(
-            id=row["id"],
-            inputs={name: value for name, value in row["inputs"].items() if name in metric.inputs},
-            target=metric.target(row["label"]),
-            provenance=Provenance(source=row["meta"]["source"], group=row["meta"]["group"]),
-        )
-        for row in rows
-        if any(name in metric.inputs for name in row["inputs"])
-    ]
+    return [to_example(Record(number, row), metric, row["meta"]["source"]) for number, row in enumerate(rows, 1)]
 
 
 def shown(scores: Scored, metric: Metric) -> list[float]:

@@ -13,6 +13,7 @@ from snapjudge.curate.read import read_examples
 from snapjudge.flows.score_file import ScoreRequest, score_file
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge, Panel
+from snapjudge.model.reading import Question
 from snapjudge.prove.proof import scored
 from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitConfig, FitData, Validation
@@ -43,10 +44,9 @@ def test_the_same_example_scores_the_same_bits_through_every_door(workshop, judg
         seen.append(rows)
         return Validation(0.6, "auroc", 0.5, 0.5, 0.01)
 
-    fresh = fit(
-        judge.backbone, metric, judge.question.readout, data, "readout", FitConfig(rank=4, epochs=1), validate=validate, folder=tmp_path, progress=Silent()
-    )
-    again = raw_scores(judge.backbone, type(judge.question)(metric, judge.question.readout, fresh.adapter), contents, Silent(), "score")
+    options = {"validate": validate, "folder": tmp_path, "progress": Silent()}
+    fresh = fit(judge.backbone, [Question(metric, judge.question.readout)], data, "readout", FitConfig(rank=4, epochs=1), **options)
+    again = raw_scores(judge.backbone, Question(metric, judge.question.readout, fresh.adapter), contents, Silent(), "score")
     assert seen[0] == again
 
     # score: streaming through a file, in another packing

@@ -12,7 +12,7 @@ from snapjudge.core.progress import Silent
 from snapjudge.errors import Interrupted, RunConflict, TrainingFailed
 from snapjudge.flows.scoring import contents_of
 from snapjudge.model.prompt import render_readout
-from snapjudge.model.reading import summaries
+from snapjudge.model.reading import Question, summaries
 from snapjudge.prove.figures import figures, main_figure
 from snapjudge.prove.proof import scored
 from snapjudge.testing import make_examples
@@ -43,7 +43,7 @@ class Task:
         folder.mkdir(exist_ok=True)
         readout = render_readout(self.metric, self.backbone)
         options = {"validate": validate or self.validate, "folder": folder, "progress": Silent(), "stop": stop}
-        return fit(self.backbone, self.metric, readout, self.data, scope, config, **options)
+        return fit(self.backbone, [Question(self.metric, readout)], self.data, scope, config, **options)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,33 @@ def test_other_types_are_fitted(mini, tmp_path, kind):
     result = task.fit(tmp_path)
     assert all(math.isfinite(value) for row in result.log_p for value in row)
     assert all(sum(math.exp(v) for v in row) == pytest.approx(1, abs=1e-4) for row in result.log_p)
+
+
+def test_one_adapter_learns_two_questions_each_with_its_own_labels(task, tmp_path):
+    """The same texts, asked two things: of the second, the answer is never what the first one's labels say."""
+    levels = Metric(name="n", version=1, type="score", inputs=("output",), question="How much?", labels={name: (name,) for name in ("1", "2", "3")})
+    questions = [Question(metric, render_readout(metric, task.backbone)) for metric in (METRIC, levels)]
+    contents, held = task.data.contents, task.data.validation
+    second = [(0.0, float(bad), 1.0 - bad) for bad, _ in (example.target for example in task.train)]
+    data = FitData(
+        [*contents, *contents],
+        [*task.data.labels, *second],
+        [*held, *held],
+        asked=[0] * len(contents) + [1] * len(contents),
+        validation_asked=[0] * len(held) + [1] * len(held),
+    )
+    assert len(set(data.classes)) == 4
+
+    def validate(log_p):
+        assert {len(row) for row in log_p[: len(held)]} == {2}
+        assert {len(row) for row in log_p[len(held) :]} == {3}
+        return task.validate(log_p[: len(held)])
+
+    options = {"validate": validate, "folder": tmp_path, "progress": Silent()}
+    result = fit(task.backbone, questions, data, "readout", CONFIG.model_copy(update={"epochs": 6}), **options)
+    wrong = [row for row, example in zip(result.log_p[len(held) :], task.held, strict=True) if (row[1] > row[2]) != (example.target[0] == 1.0)]
+    assert result.best.figure > 0.9
+    assert len(wrong) < 3
 
 
 def test_a_collapse_restarts_lower_and_says_so(task, tmp_path):

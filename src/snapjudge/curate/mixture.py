@@ -48,6 +48,7 @@ class Row:
     file: str
     group: str
     answer: bool | None = None  # to the task's own questions
+    licence: str = ""
 
 
 @dataclass
@@ -147,18 +148,15 @@ class Mixture:
             if not path.exists():
                 hint = "say with --data where the rows lie, or leave it out with --without"
                 raise OptionInvalid(f"the recipe's file {path} does not exist", hint=hint, received=name)
-            rows = [_row(record.data, name) for record in records(path) if record.data is not None]
-            self._files[name] = [row for row in rows if _number(f"share:{row.group}", 1000) < self._share * 1000]
+            self._files[name] = [row for row in read_rows(path, name) if _number(f"share:{row.group}", 1000) < self._share * 1000]
         return self._files[name]
 
     def _gather(self, name: str, task: Task) -> None:
         """The task's rows: labelled, benign, from templates and made; some groups are held back."""
         most = task.longest * _LETTERS_PER_TOKEN
         rows = [replace(row, answer=row.label == task.yes) for file in self._kept(task.files) for row in self._file(file)]
-        no = "False" if task.yes == "True" else "no"
         for file in self._kept(task.benign):
-            texts = (row.inputs.get("input") or row.inputs.get("output") for row in self._file(file))
-            rows += [Row({_place(task, text): text}, no, (), file, f"{file}:{text}", answer=False) for text in texts if isinstance(text, str)]
+            rows += benign_rows(task, self._file(file))
         for file in task.templates:
             made = expanded(read_templates(self._folder / file), self.seed)
             rows += [Row(inputs, label, (category,), file, f"{file}:{number}", answer=label == task.yes) for number, inputs, label, category in made]
@@ -290,12 +288,28 @@ def _values(one: Facet | Choice, row: Row) -> tuple[str, ...]:
     return (row.label,) if one.field == "label" else row.categories
 
 
+def read_rows(path: Path, name: str) -> list[Row]:
+    """The rows of a file of JSON lines, not yet of any task."""
+    return [_row(record.data, name) for record in records(path) if record.data is not None]
+
+
+def benign_rows(task: Task, rows: Iterable[Row]) -> list[Row]:
+    """Rows of another file as ones whose answer to the task's questions is no."""
+    no = "False" if task.yes == "True" else "no"
+    found = []
+    for row in rows:
+        text = row.inputs.get("input") or row.inputs.get("output")
+        if isinstance(text, str):
+            found.append(Row({_place(task, text): text}, no, (), row.file, f"{row.file}:{text}", answer=False, licence=row.licence))
+    return found
+
+
 def _row(data: Mapping[str, Any], file: str) -> Row:
     meta = data.get("meta") or {}
     raw = str(meta.get("category") or "None")
     categories = tuple(map(str, ast.literal_eval(raw))) if raw.startswith("[") else (raw,)
     inputs = _text_only(data["inputs"])
-    return Row(inputs, str(data.get("label")), categories, file, str(meta.get("group") or plain_text(inputs)))
+    return Row(inputs, str(data.get("label")), categories, file, str(meta.get("group") or plain_text(inputs)), licence=str(meta.get("licence") or ""))
 
 
 def _spelled(value: str) -> str:

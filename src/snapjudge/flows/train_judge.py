@@ -212,8 +212,7 @@ class _Training:
     def _fit_scope(self, scope: Scope, work: Path) -> FitResult:
         result = fit(
             self.backbone,
-            self.metric,
-            self.readout,
+            [Question(self.metric, self.readout)],
             self._fit_data(),
             scope,
             self.config.fit,

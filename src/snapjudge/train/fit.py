@@ -9,7 +9,7 @@ Tensors: E examples of a batch, R their reads (windows and orders), L labels.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.packing import NewTokens
 from snapjudge.model.reading import STEP_TOKENS, Question, embedding, read_contents
-from snapjudge.model.readout import Readout, combine
+from snapjudge.model.readout import combine
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.contents import ContentStore, padded_states
 from snapjudge.train.distil import distillation_loss
@@ -57,8 +56,7 @@ class _Retry(Exception):
 
 def fit(
     backbone: Backbone,
-    metric: Metric,
-    readout: Readout,
+    questions: Sequence[Question],
     data: FitData,
     scope: Scope,
     config: FitConfig,
@@ -71,6 +69,7 @@ def fit(
     """Fit an adapter of the given scope.
 
     Args:
+        questions: what the adapter learns to answer; one, or several of which `data.asked` tells which belongs to which content.
         validate: turns the validation contents' raw label log-probabilities into a figure.
         folder: where the resumable state and, past the memory budget, the content states are written.
         stop: asked after every step; True saves the state and raises Interrupted.
@@ -80,14 +79,13 @@ def fit(
         TrainingFailed: no learning rate gave a finite loss.
     """
     with ContentStore(budget=int(config.cache_gb * 2**30), spill=folder / "contents.bin", device=backbone.device) as store:
-        return _Fit(backbone, metric, readout, data, scope, config, validate, folder, progress, stop, store).run()
+        return _Fit(backbone, questions, data, scope, config, validate, folder, progress, stop, store).run()
 
 
 @dataclass
 class _Fit:
     backbone: Backbone
-    metric: Metric
-    readout: Readout
+    questions: Sequence[Question]
     data: FitData
     scope: Scope
     config: FitConfig
@@ -99,9 +97,9 @@ class _Fit:
 
     def __post_init__(self) -> None:
         self.path = self.folder / f"fit-{self.scope}.safetensors"
-        self.targets_NL = torch.tensor(self.data.targets, device=self.backbone.device)
-        taught = [said if said is not None else (0.0,) * self.targets_NL.shape[1] for said in self.data.teacher]
-        self.teacher_NL = torch.tensor(taught, device=self.backbone.device) if taught else None
+        most = max(map(len, self.data.targets), default=0)
+        self.targets_NL = self._rows(self.data.targets, most)
+        self.teacher_NL = self._rows([said or () for said in self.data.teacher], most) if self.data.teacher else None
         self.share_N = torch.tensor(self.data.shares(self.config.teacher_share), device=self.backbone.device)
         self.classes, self.lengths = self.data.classes, [content.tokens for content in self.data.contents]
         self.epochs = self.config.epochs_for(len(self.data.contents))
@@ -188,29 +186,37 @@ class _Fit:
         return parts
 
     def _loss(self, part: Sequence[int]) -> Tensor:
-        """Losses [E] of some examples."""
+        """Losses [E] of some examples, those of one question after those of another."""
+        own = [[index for index in part if self.data.question_of(index) == number] for number in range(len(self.questions))]
+        return torch.cat([self._loss_of(question, mine) for question, mine in zip(self.questions, own, strict=True) if mine])
+
+    def _loss_of(self, question: Question, part: Sequence[int]) -> Tensor:
+        """Losses [E] of some examples that are asked the same."""
         if self.scope == "readout":
             layers, lengths_R = self.store.batch([read for index in part for read in self.reads[index]])
         else:
             windows = [window for index in part for window in self.data.contents[index].windows]
             layers, lengths_R = padded_states(self.backbone.encode_for_training(windows, self.adapter))
-        logits_RL = self.backbone.read_batch(layers, lengths_R, self.readout, self.adapter)
+        logits_RL = self.backbone.read_batch(layers, lengths_R, question.readout, self.adapter)
         counts = [len(self.data.contents[index].windows) for index in part]
         if max(counts) == 1:
             log_p_EL = logits_RL.log_softmax(-1)
         else:
             rows = zip(part, logits_RL.split(counts), strict=True)
-            log_p_EL = torch.stack([combine(list(own), self.data.contents[index].orders, self.metric) for index, own in rows])
+            log_p_EL = torch.stack([combine(list(own), self.data.contents[index].orders, question.metric) for index, own in rows])
         chosen = list(part)
-        own_E = loss_of(self.metric.type, log_p_EL, self.targets_NL[chosen])
+        labels = log_p_EL.shape[1]
+        own_E = loss_of(question.metric.type, log_p_EL, self.targets_NL[chosen, :labels])
         if self.teacher_NL is None:
             return own_E
-        return distillation_loss(log_p_EL, own_E, self.teacher_NL[chosen], self.share_N[chosen], self.config.temperature)
+        return distillation_loss(log_p_EL, own_E, self.teacher_NL[chosen, :labels], self.share_N[chosen], self.config.temperature)
 
     def _end_of_epoch(self, loss: float) -> None:
         state = self.state
-        question = Question(self.metric, self.readout, frozen_copy(self.adapter))
-        log_p = [readings[0].log_p for readings in read_contents(self.backbone, ((content, (question,)) for content in self.data.validation))]
+        adapter = frozen_copy(self.adapter)
+        asked = [replace(question, adapter=adapter) for question in self.questions]
+        works = ((content, (asked[self.data.question_of(at, validation=True)],)) for at, content in enumerate(self.data.validation))
+        log_p = [readings[0].log_p for readings in read_contents(self.backbone, works)]
         if not all(math.isfinite(value) for row in log_p for value in row):
             raise _Retry(f"the validation scores are not finite at rate {state.rate:g}")
         found = self.validate(log_p)
@@ -278,9 +284,13 @@ class _Fit:
         best = self.state.best
         return f"  best {best['name']} {best['figure']:.3f}" if best else ""
 
+    def _rows(self, given: Sequence[Sequence[float]], columns: int) -> Tensor:
+        """Distributions of different length as one tensor, zeros behind the shorter ones."""
+        return torch.tensor([(*row, *(0.0,) * (columns - len(row))) for row in given], device=self.backbone.device)
+
     @property
     def _invocation(self) -> tuple[int, ...]:
-        return self.readout.token_ids if self.scope == "readout" else ()
+        return self.questions[0].readout.token_ids if self.scope == "readout" else ()
 
     def _fresh(self) -> Adapter:
         config = self.config

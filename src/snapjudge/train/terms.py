@@ -54,14 +54,22 @@ class Validation:
 class FitData:
     """Contents with their targets (label distributions), for training; contents alone, for validation.
 
-    `teacher` holds a teacher's probabilities for each training content (None where it gave none); empty where nobody teaches. A target of None is an example
-    without a label: the teacher's probabilities stand for it.
+    `asked` and `validation_asked` tell which of several questions each content belongs to; empty where there is one. `teacher` holds a teacher's probabilities
+    for each training content (None where it gave none); empty where nobody teaches. A target of None is an example without a label: the teacher's
+    probabilities stand for it.
     """
 
     contents: Sequence[Content]
     labels: Sequence[tuple[float, ...] | None]
     validation: Sequence[Content]
     teacher: Sequence[tuple[float, ...] | None] = ()
+    asked: Sequence[int] = ()
+    validation_asked: Sequence[int] = ()
+
+    def question_of(self, index: int, *, validation: bool = False) -> int:
+        """The place of the question that a content is asked."""
+        asked = self.validation_asked if validation else self.asked
+        return asked[index] if asked else 0
 
     @property
     def targets(self) -> list[tuple[float, ...]]:
@@ -77,8 +85,9 @@ class FitData:
 
     @property
     def classes(self) -> list[int]:
-        """The most likely label of each target."""
-        return [max(range(len(target)), key=target.__getitem__) for target in self.targets]
+        """The most likely label of each target; labels of different questions are different classes."""
+        most = max(map(len, self.targets), default=0)
+        return [self.question_of(index) * most + max(range(len(target)), key=target.__getitem__) for index, target in enumerate(self.targets)]
 
 
 @dataclass
