@@ -132,6 +132,16 @@ def record(name: str, result: dict[str, Any], command: str) -> None:
     print(text)
 
 
+def between(text: str, mark: str, new: str) -> str:
+    """The text with what stands between `<!-- mark -->` and `<!-- /mark -->` replaced."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise SystemExit(f"the page has no {begin} ... {end}")
+    return head + begin + new + end + tail
+
+
 def table(rows: Iterable[Sequence[object]]) -> str:
     """Rows as aligned text."""
     cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]

@@ -3,12 +3,11 @@
 python -m benchmarks.demo_figures --write 1
 """
 
-import re
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.common import ROOT, arguments, record
+from benchmarks.common import ROOT, arguments, between, record
 from snapjudge.core.progress import Silent
 from snapjudge.flows.demo import train_demo
 from snapjudge.prove.report import NAMES, show_figure, threshold_text
@@ -32,11 +31,9 @@ def write_readme(contenders: list[object], threshold: str) -> None:
     head = "| figure, 95 % interval | " + " | ".join(getattr(one, "name", "") for one in contenders) + " |\n|---|" + "---|" * len(contenders)
     rows = [f"| {NAMES[name]} | " + " | ".join(show_figure(getattr(one, "figures", {}).get(name)) for one in contenders) + " |" for name in SHOWN]
     text = (ROOT / "README.md").read_text()
-    table = "\n".join(["<!-- demo-table -->", head, *rows, "", threshold, "<!-- /demo-table -->"])
-    text = re.sub(r"<!-- demo-table -->.*?<!-- /demo-table -->", lambda _: table, text, flags=re.DOTALL)
+    text = between(text, "demo-table", "\n" + "\n".join([head, *rows, "", threshold]) + "\n")
     date = datetime.now(UTC).strftime("%Y-%m-%d")
-    text = re.sub(r"<!-- demo-date -->.*?<!-- /demo-date -->", f"<!-- demo-date -->{date}<!-- /demo-date -->", text)
-    (ROOT / "README.md").write_text(text)
+    (ROOT / "README.md").write_text(between(text, "demo-date", date))
 
 
 if __name__ == "__main__":

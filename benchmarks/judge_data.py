@@ -215,7 +215,7 @@ class JudgeData:
 
     def file(self, spec: Task, name: str, *, benign: bool = False) -> list[Row]:
         """One file's rows with their answers to the task's questions."""
-        rows = read_rows(self.data / f"{name}.jsonl", name.removesuffix(".dev"))
+        rows = read_rows(self.data / f"{name}.jsonl", name.removesuffix(".dev").removesuffix(".train"))
         return benign_rows(spec, rows) if benign else [replace(row, answer=row.label == spec.yes) for row in rows]
 
     def labelled(self, name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -12,13 +12,15 @@ Nothing is chosen on these rows: epochs and thresholds come from the training se
 
 import argparse
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import DATA, RESULTS, ROOT, fit_judge, record, score_baselines, score_judge, table
+from benchmarks.common import DATA, ROOT, record, table
+from benchmarks.contenders import contend, told
 from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
@@ -30,7 +32,7 @@ from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
-from snapjudge.prove.figures import Scored, figures
+from snapjudge.prove.figures import Scored
 from snapjudge.prove.proof import scored
 from snapjudge.train.multitask import WholeConfig
 from snapjudge.train.terms import FitConfig
@@ -51,14 +53,14 @@ FOLDS: dict[str, tuple[str, ...]] = {
         *("tool_selection/sealtools", "tone", "pii", "refusal"),
     ),
 }
-NEVER_TRAINED = {
-    "unsafe_prompt": ("safety_prompt/refusal_direction_harmless",),
-    "prompt_injection": ("prompt_injection/promptshield", "prompt_injection/refusal_direction_benign"),
-    "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
-    "pii": ("pii/conll03",),
-}
 _BENIGN = {"safety_prompt": "safety_prompt/refusal_direction_harmless", "prompt_injection": "prompt_injection/refusal_direction_benign"}
+TASKS = (
+    *("toxicity", "unsafe_prompt", "unsafe_response", "prompt_injection", "groundedness", "tool_selection"),
+    *("sexism", "politeness", "pii", "off_topic", "refusal"),
+)
 _MOST = 1500  # rows of one left-out set
+_SMALL = 200  # rows of a `.dev` file
+_FITTED = 4000  # rows an adapter learns from
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def main() -> None:
         pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
     if options.fold:
         rows = measure(options.fold, load_backbone(str(options.backbones / options.fold)), load_backbone(options.start), options.backbones / options.fold)
-        print(table([[row["task"], row["set"], *(row[name][0] for name in row if isinstance(row[name], list))] for row in rows]))
+        print(table([row["task"], row["set"], *(f"{name} {next(iter(own.values()))[0]:.3f}" for name, own in row["figures"].items())] for row in rows))
         record(f"left_out_{options.fold}", {"fold": FOLDS[options.fold], "rows": rows}, f"python -m benchmarks.left_out --fold {options.fold}")
 
 
@@ -82,59 +84,35 @@ def measure(fold: str, backbone: Backbone, untrained: Backbone, folder: Path) ->
     """Every left-out set of a fold."""
     data = JudgeData(DATA, without=FOLDS[fold])
     generalist = Generalist.load(str(folder))
-    found: list[dict[str, Any]] = []
-    for name in (
-        "toxicity",
-        "unsafe_prompt",
-        "unsafe_response",
-        "prompt_injection",
-        "groundedness",
-        "tool_selection",
-        "sexism",
-        "politeness",
-        "pii",
-        "off_topic",
-    ):
+    path = folder / "measured.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    for name in TASKS:
         task, metric = JUDGES[name].task, read_metric(METRICS / f"{name}.yaml")
         whole = task in FOLDS[fold]
         files = data.recipe.tasks[task].files if whole else [file for file in data.recipe.tasks[task].files if file in FOLDS[fold]]
         sets = {file: examples_of(data, name, [file], metric) for file in files}
-        if not whole and fold == "1":
-            sets |= {file: examples_of(data, name, [file], metric) for file in NEVER_TRAINED.get(name, ())}
-        if not sets:
+        sets = {file: examples for file, examples in sets.items() if len({example.label_index for example in examples}) > 1}
+        if not sets or name in {row["task"] for row in found}:
             continue
-        scores = {} if whole else fitted(data, name, metric, sets, backbone, untrained)
+        scores: dict[str, dict[str, Scored]] = {} if whole else fitted(data, name, metric, sets, {"judge": backbone, "untuned mini": untrained}, untrained)
         for file, examples in sets.items():
-            if len({example.label_index for example in examples}) < 2:
-                continue
-            told = {contender: shown(own[file], metric) for contender, own in scores.items()}
+            figures = {contender: told(own[file], metric) for contender, own in scores.items()}
             if metric.type == "boolean":
-                told["asked"] = shown(zero_shot(generalist, metric, examples), metric)
-            found.append({"task": name, "set": file, "rows": len(examples), "whole task left out": whole, **told})
+                figures["asked"] = told(zero_shot(generalist, metric, examples), metric)
+            found.append({"task": name, "set": file, "rows": len(examples), "whole task left out": whole, "figures": figures})
             print(json.dumps(found[-1]), flush=True)
-            (RESULTS / f"left_out_{fold}.partial.json").write_text(json.dumps(found))
-    (RESULTS / f"left_out_{fold}.partial.json").unlink(missing_ok=True)
+        path.write_text(json.dumps(found))
     return found
 
 
-def fitted(data: JudgeData, name: str, metric: Metric, sets: dict[str, list[Example]], backbone: Backbone, untrained: Backbone) -> dict[str, dict[str, Scored]]:
+def fitted(
+    data: JudgeData, name: str, metric: Metric, sets: dict[str, list[Example]], backbones: dict[str, Backbone], embedder: Backbone
+) -> dict[str, dict[str, Scored]]:
     """Contender -> left-out set -> scores, all trained on the remaining sets."""
     parts = data.parts(name)
-    train, validation = (as_examples(parts[part], metric) for part in ("train", "validation"))
-    config = FitConfig(rank=8, alpha=16.0, epochs=4, patience=2)
-    judge = fit_judge(backbone, train, validation, "readout", config, metric)
-    plain = fit_judge(untrained, train, validation, "readout", config, metric)
-    found: dict[str, dict[str, Scored]] = {"judge": {}, "untrained mini": {}, "TF-IDF + LR": {}, "embedding + LR": {}}
-    for file, examples in sets.items():
-        found["judge"][file] = score_judge(backbone, judge, examples, metric)
-        found["untrained mini"][file] = score_judge(untrained, plain, examples, metric)
-    everything = [example for examples in sets.values() for example in examples]
-    for contender, scores in score_baselines(untrained, train, validation, everything, metric).items():
-        at = 0
-        for file, examples in sets.items():
-            found[contender][file] = scores.take(np.arange(at, at + len(examples)))
-            at += len(examples)
-    return found
+    rows = random.Random(0).sample(parts["train"], min(_FITTED, len(parts["train"])))  # noqa: S311 - reproducible data
+    train, validation = as_examples(rows, metric), as_examples(parts["validation"], metric)
+    return contend(backbones, embedder, train, validation, sets, metric, FitConfig(rank=8, alpha=16.0, epochs=3, patience=2))
 
 
 def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example]) -> Scored:
@@ -147,9 +125,12 @@ def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example
 
 
 def examples_of(data: JudgeData, name: str, files: Sequence[str], metric: Metric) -> list[Example]:
-    """The `.dev` rows of a left-out set; benign requests beside a set of one class."""
+    """The `.dev` rows of a left-out set (of a small one its other rows, too); benign requests beside a set of one class."""
     spec = data.recipe.tasks[JUDGES[name].task]
-    rows = [row for file in files for row in data.file(spec, f"{file}.dev")]
+    rows = []
+    for file in files:
+        own = data.file(spec, f"{file}.dev")
+        rows += own if len(own) >= _SMALL else [*own, *data.file(spec, f"{file}.train")]
     benign = _BENIGN.get(files[0].split("/")[0])
     if len({row.answer for row in rows}) == 1 and benign and files[0] != benign:
         rows += data.file(spec, f"{benign}.dev", benign=True)
@@ -159,12 +140,6 @@ def examples_of(data: JudgeData, name: str, files: Sequence[str], metric: Metric
 def as_examples(rows: Sequence[dict[str, Any]], metric: Metric) -> list[Example]:
     """Lines of a data file as examples of the metric."""
     return [to_example(Record(number, row), metric, row["meta"]["source"]) for number, row in enumerate(rows, 1)]
-
-
-def shown(scores: Scored, metric: Metric) -> list[float]:
-    """The main figure of a left-out set with its interval: AUROC, or macro F1 of several labels."""
-    figure = figures(scores, metric, draws=500)["macro_f1" if metric.type == "choice" else "auroc"]
-    return [round(figure.value, 4), round(figure.low, 4), round(figure.high, 4)]
 
 
 if __name__ == "__main__":

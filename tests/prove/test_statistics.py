@@ -43,6 +43,7 @@ def test_point_figures_are_scikit_learns(seed, ties):
         "precision": reference.precision_score(truth, data.flagged),
         "recall": reference.recall_score(truth, data.flagged),
         "fpr": (data.flagged & ~truth).sum() / (~truth).sum(),
+        "balanced_accuracy": reference.balanced_accuracy_score(truth, data.flagged),
         "auroc": reference.roc_auc_score(truth, p),
         "auprc": reference.average_precision_score(truth, p),
         "log_loss": reference.log_loss(truth, p),

@@ -97,7 +97,7 @@ def _rarer_groups(data: Scored, metric: Metric) -> int:
     return max(1, min(len(np.unique(data.groups[kind])) for kind in kinds))
 
 
-_BINARY = ("f1", "precision", "recall", "fpr", "auroc", "auprc", "recall_at_1_fpr")
+_BINARY = ("f1", "precision", "recall", "fpr", "balanced_accuracy", "auroc", "auprc", "recall_at_1_fpr")
 _LABELS = ("accuracy", "macro_f1")
 _LEVELS = ("mae", "weighted_kappa", "pearson")
 _PROBABILITIES = ("log_loss", "brier", "ece")
@@ -180,6 +180,7 @@ def _binary(data: Scored, truth: NDArray[np.bool_], weights: Floats) -> dict[str
         "precision": tp / (tp + fp),
         "recall": tp / ps,
         "fpr": fp / ns,
+        "balanced_accuracy": (tp / ps + 1 - fp / ns) / 2,
         "auroc": auroc,
         "auprc": auprc,
         "recall_at_1_fpr": np.where(allowed, tp_K, 0).max(1) / ps if (~truth).sum() >= _FEWEST_AT_1_FPR else np.full(len(weights), np.nan),

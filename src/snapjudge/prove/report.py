@@ -13,6 +13,7 @@ NAMES = {
     "precision": "Precision",
     "recall": "Recall",
     "fpr": "False-positive rate",
+    "balanced_accuracy": "Balanced accuracy",
     "auroc": "AUROC",
     "auprc": "AUPRC",
     "recall_at_1_fpr": "Recall at 1 % FPR",

@@ -10,7 +10,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.curate.agreement import agreement
 from snapjudge.prove.figures import Figure, Scored, figures, group_numbers, share
 
-_VERDICT_FIGURES = ("f1", "precision", "recall", "fpr", "accuracy", "macro_f1", "weighted_kappa")
+_VERDICT_FIGURES = ("f1", "precision", "recall", "fpr", "balanced_accuracy", "accuracy", "macro_f1", "weighted_kappa")
 FEWEST = 10
 
 

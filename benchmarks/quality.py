@@ -1,0 +1,238 @@
+"""What the built-in judges reach, and where they miss: the whole table, from the bundles that ship.
+
+    python -m benchmarks.quality                      every judge (resumes; a judge whose bundle has changed is measured again)
+    python -m benchmarks.quality --only toxicity      one of them
+
+Each judge is measured on the half of the `.dev` rows that neither the backbone, nor the adapter, nor the calibration has seen; on whole data sets that no
+training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression and an adapter on the untuned
+`mini`, all trained on the judge's own rows.
+Sets left out one after the other come from `benchmarks.left_out`. The page docs/judges.md takes its tables from here.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from benchmarks.common import DATA, RESULTS, ROOT, between, record
+from benchmarks.contenders import contend, told
+from benchmarks.judge_data import JUDGES, METRICS, JudgeData
+from benchmarks.left_out import as_examples, examples_of
+from snapjudge.core.example import Example
+from snapjudge.core.judgement import Judgement
+from snapjudge.core.progress import Silent
+from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.judge import Judge
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import load_backbone
+from snapjudge.prove.figures import Scored, wilson
+from snapjudge.prove.proof import Proof, scored
+from snapjudge.train.terms import FitConfig
+
+UNSEEN = {
+    "unsafe_prompt": ("safety_prompt/refusal_direction_harmless",),
+    "prompt_injection": ("prompt_injection/promptshield", "prompt_injection/refusal_direction_benign"),
+    "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
+    "pii_name": ("pii/conll03",),
+}
+PAGE = ROOT / "docs" / "judges.md"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the table: a figure, where it is measured, and what it is to be."""
+
+    judge: str
+    figure: str
+    goal: float
+    where: str = "test"  # test, left out, look-alikes, or the name of a set
+    below: bool = False
+    over_tfidf: float = 0.0
+
+
+GOALS = (
+    Goal("toxicity", "auroc", 0.90, "left out", over_tfidf=0.05),
+    Goal("unsafe_prompt", "auroc", 0.93, "left out"),
+    Goal("unsafe_prompt", "fpr", 0.10, "look-alikes", below=True),
+    Goal("prompt_injection", "auroc", 0.95, "left out"),
+    Goal("prompt_injection", "recall_at_1_fpr", 0.60, "left out"),
+    Goal("groundedness", "balanced_accuracy", 0.72, "left out"),
+    Goal("tool_selection", "macro_f1", 0.70, "left out"),
+    *(Goal(name, "f1", 0.90) for name in JUDGES if name.startswith("pii_")),
+    Goal("tone", "macro_f1", 0.55),
+    Goal("sexism", "macro_f1", 0.82),
+    Goal("off_topic", "auroc", 0.92),
+    Goal("open questions", "auroc", 0.70, "left out"),
+    *(Goal(name, "ece", 0.03, below=True) for name in JUDGES),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=list(JUDGES))
+    parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
+    options = parser.parse_args()
+    data = JudgeData(DATA)
+    untuned = load_backbone(options.start)
+    path = RESULTS / "quality.json"
+    known: dict[str, Any] = json.loads(path.read_text())["judges"] if path.exists() else {}
+    for name in options.only:
+        judge = Judge.load(name)
+        if known.get(name, {}).get("digest") != judge.bundle.digest:
+            known[name] = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned)}
+            print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
+            record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
+    record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
+    write_page(known, reached(known))
+
+
+def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone) -> dict[str, Any]:
+    """All figures of one judge."""
+    metric, parts = judge.metric, data.parts(name)
+    train, validation, test = (as_examples(parts[part], metric) for part in ("train", "validation", "test"))
+    config = FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
+    others = contend({"untuned mini": untuned}, untuned, train, validation, {"test": test}, metric, config)
+    shown = {"judge": told(judged(judge, test), metric)} | {other: told(own["test"], metric) for other, own in others.items()}
+    found: dict[str, Any] = {"rows": len(test), "test": shown, "by set": by_set(judge, test)}
+    found["unseen"] = {file: told(judged(judge, examples_of(data, name, [file], metric)), metric) for file in UNSEEN.get(name, ())}
+    lookalikes = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(name)
+    if lookalikes:
+        flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({"input": text} for text in lookalikes)]
+        found["look-alikes"] = {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}
+    proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
+    found["probes"] = {probe.name: [probe.rate.value, probe.rate.low, probe.rate.high] for probe in proof.probes if probe.rate and probe.expect == "stays"}
+    found["promises"] = [promise.model_dump(mode="json") for promise in proof.promises]
+    return found
+
+
+def judged(judge: Judge, examples: Sequence[Example]) -> Scored:
+    """Examples under a bundle's own adapter, calibration and threshold."""
+    log_p = raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), Silent(), "")
+    return scored(log_p, judge.bundle.calibration, judge.metric, examples)[0]
+
+
+def by_set(judge: Judge, examples: Sequence[Example]) -> dict[str, dict[str, list[float]]]:
+    """The figures on each source of the test rows."""
+    sources = sorted({example.provenance.source for example in examples})
+    sets = {source: [example for example in examples if example.provenance.source == source] for source in sources}
+    return {source: {"rows": [len(rows)], **told(judged(judge, rows), judge.metric, 200)} for source, rows in sets.items() if len(rows) >= 20}
+
+
+def left_out() -> list[dict[str, Any]]:
+    """The rows of every fold that was measured."""
+    return [row for path in sorted(RESULTS.glob("left_out_?.json")) for row in json.loads(path.read_text())["rows"]]
+
+
+def mean_of(values: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over sets and its interval, the sets' own errors taken as independent."""
+    centre = sum(value[0] for value in values) / len(values)
+    half = math.sqrt(sum(((value[2] - value[1]) / 2) ** 2 for value in values)) / len(values)
+    return [round(centre, 4), round(centre - half, 4), round(centre + half, 4)]
+
+
+def reached(judges: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table: what each goal asks, what was reached by whom, and whether that is enough."""
+    rows, out = [], left_out()
+    for goal in GOALS:
+        if goal.where == "left out":
+            found = over_left_out(out, goal)
+        else:
+            own = judges.get(goal.judge, {})
+            part = own.get(goal.where, {})
+            found = {"judge": part.get(goal.figure)} if goal.where == "look-alikes" else {who: figures.get(goal.figure) for who, figures in part.items()}
+        found = {who: value for who, value in found.items() if value}
+        row: dict[str, Any] = {"judge": goal.judge, "figure": goal.figure, "where": goal.where, "goal": goal.goal, "reached": found}
+        value = found.get("judge")
+        if value is not None:
+            row["met"] = value[0] <= goal.goal if goal.below else value[0] >= goal.goal
+            if goal.over_tfidf and "TF-IDF + LR" in found:
+                row["over TF-IDF"] = round(value[0] - found["TF-IDF + LR"][0], 4)
+                row["met"] = row["met"] and row["over TF-IDF"] >= goal.over_tfidf
+        rows.append(row)
+    return rows
+
+
+def over_left_out(rows: Sequence[Mapping[str, Any]], goal: Goal) -> dict[str, list[float]]:
+    """Contender -> mean over the left-out sets; of open questions over the tasks that were left out entirely, asked."""
+    if goal.judge == "open questions":
+        by_task: dict[str, list[list[float]]] = {}
+        for row in rows:
+            if row["whole task left out"] and "asked" in row["figures"]:
+                by_task.setdefault(row["task"], []).append(row["figures"]["asked"][goal.figure])
+        return {"judge": mean_of([mean_of(values) for values in by_task.values()])} if by_task else {}
+    mine = [row["figures"] for row in rows if row["task"] == goal.judge and not row["whole task left out"]]
+    names = {name for figures in mine for name in figures}
+    found = {name: [figures[name][goal.figure] for figures in mine if goal.figure in figures.get(name, {})] for name in sorted(names)}
+    return {name: mean_of(values) for name, values in found.items() if values}
+
+
+def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) -> None:
+    """Put the tables into docs/judges.md."""
+    text = PAGE.read_text()
+    for mark, rows in (("goals", goal_rows(goals)), ("judges", judge_rows(judges)), ("left-out", left_out_rows()), ("unseen", unseen_rows(judges))):
+        text = between(text, mark, "\n" + "\n".join(rows) + "\n")
+    PAGE.write_text(text)
+
+
+def show(value: Sequence[float] | None) -> str:
+    """A figure with its interval, as the pages print it."""
+    return "-" if not value else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+
+
+def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The goals, as lines of Markdown."""
+    lines = ["| judge | figure | measured on | goal | reached | TF-IDF | frozen embedding | untuned `mini` | |", "|---|---|---|---|---|---|---|---|---|"]
+    for row in goals:
+        found, sign = row["reached"], "≤" if row["figure"] in ("ece", "fpr") else "≥"
+        told_by = " | ".join(show(found.get(name)) for name in ("judge", "TF-IDF + LR", "embedding + LR", "untuned mini"))
+        verdict = {True: "met", False: "**missed**", None: "not measured"}[row.get("met")]
+        lines.append(f"| {row['judge']} | {row['figure']} | {row['where']} | {sign} {row['goal']:g} | {told_by} | {verdict} |")
+    return lines
+
+
+def judge_rows(judges: Mapping[str, Any]) -> list[str]:
+    """Every judge's own figures, as lines of Markdown."""
+    lines = ["| judge | test rows | main figure | TF-IDF | frozen embedding | untuned `mini` | ECE | most flipped by |", "|---|---|---|---|---|---|---|---|"]
+    for name in JUDGES:
+        if name in judges:
+            own = judges[name]
+            figure = "auroc" if "auroc" in own["test"]["judge"] else "macro_f1"
+            cells = " | ".join(show(own["test"].get(who, {}).get(figure)) for who in ("judge", "TF-IDF + LR", "embedding + LR", "untuned mini"))
+            probe = max(own["probes"].items(), key=lambda one: one[1][0], default=None)
+            flips = "-" if probe is None else f"{probe[0]}: {probe[1][0]:.1%}"
+            lines.append(f"| `{name}` | {own['rows']} | {figure} {cells} | {show(own['test']['judge'].get('ece'))} | {flips} |")
+    return lines
+
+
+def left_out_rows() -> list[str]:
+    """Every left-out set, as lines of Markdown."""
+    lines = ["| judge | left-out set | rows | figure | judge | asked | TF-IDF | frozen embedding | untuned `mini` |", "|---|---|---|---|---|---|---|---|---|"]
+    for row in left_out():
+        figures = row["figures"]
+        name = "macro_f1" if row["task"] == "tool_selection" else "auroc"
+        cells = " | ".join(show(figures.get(who, {}).get(name)) for who in ("judge", "asked", "TF-IDF + LR", "embedding + LR", "untuned mini"))
+        kind = " (task left out)" if row["whole task left out"] else ""
+        lines.append(f"| {row['task']}{kind} | {row['set']} | {row['rows']} | {name} | {cells} |")
+    return lines
+
+
+def unseen_rows(judges: Mapping[str, Any]) -> list[str]:
+    """Sets no training may use, as lines of Markdown."""
+    lines = ["| judge | set | figures |", "|---|---|---|"]
+    for name, own in judges.items():
+        for file, figures in own["unseen"].items():
+            shown = ", ".join(
+                f"{figure} {show(value)}" for figure, value in figures.items() if figure in ("auroc", "balanced_accuracy", "recall_at_1_fpr", "fpr")
+            )
+            lines.append(f"| `{name}` | {file} | {shown} |")
+        if "look-alikes" in own:
+            lines.append(f"| `{name}` | {own['look-alikes']['rows']} look-alikes written for this | fpr {show(own['look-alikes']['fpr'])} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
