@@ -1,0 +1,79 @@
+"""What each part of the pre-training is worth: short runs of the recipe, one thing changed in each.
+
+    python -m benchmarks.ablations --train NAME         trains one of the runs (resumable)
+    python -m benchmarks.ablations                      measures those that are trained, and records them
+
+Runs: `full` (the recipe as it is), `names` (no instructions: asked by the task's name alone), `causal` (content read left to right), `quarter` (a quarter of
+the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone). All take the same number of steps from the untrained `mini`. Measured: the
+held-back rows of every task that a run has, and open questions on data sets that none was trained on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import DATA, ROOT, record, table
+from benchmarks.contenders import told
+from benchmarks.judge_data import METRICS, RECIPE, JudgeData
+from benchmarks.left_out import examples_of, zero_shot
+from snapjudge.curate.recipe import read_recipe
+from snapjudge.flows.metric_files import read_metric
+from snapjudge.flows.pretrain import RECORD, PretrainRequest, pretrain
+from snapjudge.generalist import Generalist
+from snapjudge.train.multitask import WholeConfig
+
+RUNS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "names": {"instructions": False},
+    "causal": {"content_mask": "causal"},
+    "quarter": {"share": 0.25},
+    "single": {"only": ("groundedness",)},
+    "pair": {"only": ("toxicity", "sexism")},
+}
+ASKED = {
+    "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
+    "prompt_injection": ("prompt_injection/promptshield",),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", choices=list(RUNS))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
+    parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "ablations")
+    options = parser.parse_args()
+    if options.train:
+        run = dict(RUNS[options.train])
+        only = run.pop("only", ())
+        left_out = [name for name in read_recipe(RECIPE).tasks if only and name not in only]
+        request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, left_out, resume=True, **run)
+        pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
+        return
+    rows = [measured(name, options.backbones / name) for name in RUNS if (options.backbones / name / RECORD).exists()]
+    columns = sorted({key for row in rows for key in row["held back"]})
+    print(table([("run", *columns), *((row["run"], *(row["held back"].get(key, "") for key in columns)) for row in rows)]))
+    record("ablations", {"steps": options.steps, "runs": rows}, "python -m benchmarks.ablations")
+
+
+def measured(name: str, folder: Path) -> dict[str, Any]:
+    """One run: its last held-back figures, and open questions on sets it never saw."""
+    told_by = json.loads((folder / RECORD).read_text())
+    found = {"run": name, "held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
+    return {**found, "asked": asked(folder)}
+
+
+def asked(folder: Path) -> dict[str, list[float]]:
+    """AUROC of the metric's own question, asked as an open one."""
+    data, generalist = JudgeData(DATA), Generalist.load(str(folder))
+    found = {}
+    for name, files in ASKED.items():
+        metric = read_metric(METRICS / f"{name}.yaml")
+        for file in files:
+            found[file] = told(zero_shot(generalist, metric, examples_of(data, name, [file], metric)), metric)["auroc"]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Merging against joint training against one adapter for each policy, on four policies and the embedded backbone.
+
+    python -m benchmarks.merging --rows 2000            about 40 minutes on two cores
+
+Per policy, with intervals, on the halves of the `.dev` rows that nothing has seen: separate adapters; one adapter trained on all policies together; the
+separate adapters merged at equal weights, by TPE and by the bandit, above floors; and a policy added later: the merge of three extended by a fourth, against
+training all four again. Beside each stand the seconds it took. Validation rows decide; test rows are looked at once.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.common import DATA, arguments, fit_judge, record
+from benchmarks.judge_data import METRICS, JudgeData
+from benchmarks.left_out import as_examples
+from benchmarks.scoring import joint_fit, told
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Silent
+from snapjudge.flows.metric_files import read_metric
+from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.model.adapter import Adapter
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import load_backbone
+from snapjudge.model.prompt import Content, render_readout
+from snapjudge.model.reading import Question
+from snapjudge.prove.figures import figures
+from snapjudge.prove.proof import scored
+from snapjudge.train.merge import MergeConfig, merge_adapters
+from snapjudge.train.merge_search import PARTS, SearchConfig, search
+from snapjudge.train.terms import FitConfig
+
+POLICIES = ("toxicity", "sexism", "unsafe_prompt", "politeness")
+CONFIG = FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
+_HELD, _TEST = 400, 1500
+_FLOOR = 0.03  # how far under its own adapter a policy may fall in a search
+
+
+@dataclass
+class Policy:
+    """One policy's metric, rows and contents."""
+
+    metric: Metric
+    parts: Mapping[str, Sequence[Example]]
+    contents: Mapping[str, list[Content]]
+
+    def auroc(self, backbone: Backbone, adapter: Adapter, part: str, piece: int | None = None) -> float:
+        """On all rows of a part, or on one of PARTS pieces of it."""
+        chosen = [index for index in range(len(self.parts[part])) if piece is None or index % PARTS == piece]
+        log_p = self.log_p(backbone, adapter, [self.contents[part][index] for index in chosen])
+        rows = [self.parts[part][index] for index in chosen]
+        return figures(scored(log_p, Calibration(), self.metric, rows)[0], self.metric, draws=2)["auroc"].value
+
+    def told(self, backbone: Backbone, adapter: Adapter) -> list[float]:
+        """AUROC on the test rows with its interval."""
+        log_p = self.log_p(backbone, adapter, self.contents["test"])
+        return told(scored(log_p, Calibration(), self.metric, self.parts["test"])[0], self.metric, "auroc")["auroc"]
+
+    def log_p(self, backbone: Backbone, adapter: Adapter, contents: Sequence[Content]) -> Sequence[tuple[float, ...]]:
+        """Raw scores under an adapter, whatever it was trained to answer."""
+        readout = render_readout(self.metric, backbone)
+        question = Question(self.metric, readout, replace(adapter, invocation=readout.token_ids))
+        return raw_scores(backbone, question, contents, Silent(), "")
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", backbone="mini", rows=2000, trials=24)
+    backbone = load_backbone(options.backbone)
+    data = JudgeData(DATA)
+    policies = [policy(name, data, backbone, options.rows) for name in POLICIES]
+    found: dict[str, Any] = {"rows": {one.metric.name: {part: len(rows) for part, rows in one.parts.items()} for one in policies}}
+
+    def report(name: str, adapters: Sequence[Adapter], seconds: float, **more: Any) -> None:
+        own = {one.metric.name: one.told(backbone, adapter) for one, adapter in zip(policies, adapters, strict=True)}
+        found[name] = {**own, "mean": round(sum(value[0] for value in own.values()) / len(own), 4), "seconds": round(seconds, 1), **more}
+        print(name, found[name], flush=True)
+
+    began = time.monotonic()
+    separate = [fit_judge(backbone, one.parts["train"], one.parts["validation"], "readout", CONFIG, one.metric).adapter for one in policies]
+    report("separate adapters", separate, time.monotonic() - began)
+    began = time.monotonic()
+    joint = joint_fit(backbone, [(one.metric, one.parts) for one in policies], CONFIG)
+    report("one adapter, trained on all", [joint] * 4, time.monotonic() - began)
+    equal = merged(separate, MergeConfig(weights=(1.0,) * 4))
+    report("merged at equal weights", [equal] * 4, 0.0)
+    best = {one.metric.name: one.auroc(backbone, adapter, "validation") for one, adapter in zip(policies, separate, strict=True)}
+    for strategy in ("tpe", "bandit"):
+        config, seconds, trials = searched(backbone, policies, separate, strategy, options.trials, best)
+        report(f"merged by {strategy}", [merged(separate, config)] * 4, seconds, config=config.model_dump(mode="json"), trials=trials)
+    added_later(backbone, policies, separate, options.trials, best, report)
+    record("merging", found, f"python -m benchmarks.merging --rows {options.rows} --trials {options.trials}")
+
+
+def policy(name: str, data: JudgeData, backbone: Backbone, rows: int) -> Policy:
+    """The first rows of a built-in judge's parts, which are in random order."""
+    metric = read_metric(METRICS / f"{name}.yaml")
+    most = {"train": rows, "validation": _HELD, "test": _TEST}
+    parts = {part: as_examples(own[: most[part]], metric) for part, own in data.parts(name).items() if part in most}
+    return Policy(metric, parts, {part: contents_of(own, metric, backbone) for part, own in parts.items()})
+
+
+def merged(adapters: Sequence[Adapter], config: MergeConfig) -> Adapter:
+    """One adapter of the rank that holds every one of them."""
+    return merge_adapters(adapters, config, rank=sum(adapter.rank for adapter in adapters)).adapter
+
+
+def searched(
+    backbone: Backbone, policies: Sequence[Policy], adapters: Sequence[Adapter], strategy: Any, trials: int, best: Mapping[str, float]
+) -> tuple[MergeConfig, float, int]:
+    """The best configuration on validation rows, the seconds of the search, and its trials."""
+    floors = {one.metric.name: best[one.metric.name] - _FLOOR for one in policies}
+    began = time.monotonic()
+
+    def measure(config: MergeConfig, piece: int | None) -> dict[str, float]:
+        adapter = merged(adapters, config)
+        return {one.metric.name: one.auroc(backbone, adapter, "validation", piece) for one in policies}
+
+    with TemporaryDirectory() as folder:
+        terms = SearchConfig(strategy=strategy, trials=trials, floors=floors)
+        found = search(measure, len(adapters), terms, path=Path(folder) / "trials.jsonl", progress=Silent())
+    return found.best.config, time.monotonic() - began, len(found.trials)
+
+
+def added_later(backbone: Backbone, policies: Sequence[Policy], separate: Sequence[Adapter], trials: int, best: Mapping[str, float], report: Any) -> None:
+    """A fourth policy comes when three are merged, or trained together: its adapter is trained and merged in, nothing else is trained again."""
+    first, _, _ = searched(backbone, policies[:3], separate[:3], "tpe", trials, best)
+    three = merged(separate[:3], first)
+    config, seconds, count = searched(backbone, policies, [three, separate[3]], "tpe", trials, best)
+    report("a fourth merged into a merge of three", [merged([three, separate[3]], config)] * 4, seconds, config=config.model_dump(mode="json"), trials=count)
+    together = joint_fit(backbone, [(one.metric, one.parts) for one in policies[:3]], CONFIG)
+    config, seconds, count = searched(backbone, policies, [together, separate[3]], "tpe", trials, best)
+    report(
+        "a fourth merged into one trained on three", [merged([together, separate[3]], config)] * 4, seconds, config=config.model_dump(mode="json"), trials=count
+    )
+
+
+if __name__ == "__main__":
+    main()

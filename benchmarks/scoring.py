@@ -1,0 +1,239 @@
+"""Rubric scores and preferences: what the earth mover's loss, both orders, a kept or dropped rubric, and merging are worth on `mini`.
+
+    python -m benchmarks.scoring                        about half an hour on two cores
+
+Scores: 945 answers rated 1 to 10 by GPT-4 (autoj_single), in five folds by prompt, so that each row is scored once by a judge that has not seen its prompt;
+576 + 64 answers rated 1 to 5 by a rubric (prometheus), tested on the `.dev` rows. Preferences: alpaca_eval, trained on `--pairs` pairs, tested on its `.dev`
+pairs, each there in both orders. No weights of these go into the project: most of the data may not train a published model.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import DATA, arguments, fit_judge, record, score_baselines, score_judge, timed
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
+from snapjudge.core.metric import Metric
+from snapjudge.core.progress import Silent
+from snapjudge.curate.read import read_examples
+from snapjudge.curate.split import split
+from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.model.adapter import Adapter
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import load_backbone
+from snapjudge.model.prompt import render_readout
+from snapjudge.model.reading import Question
+from snapjudge.prove.figures import Scored, figures, main_figure, share
+from snapjudge.prove.proof import scored
+from snapjudge.train.fit import fit
+from snapjudge.train.merge import MergeConfig, merge_adapters
+from snapjudge.train.terms import FitConfig, FitData, LogP, Validation
+
+_FOLDS = 5
+CONFIG = FitConfig(rank=8, alpha=16.0, epochs=6, patience=3)
+
+
+def levels(count: int, question: str, **more: Any) -> Metric:
+    """A score metric of so many levels."""
+    return Metric(name="quality", version=1, type="score", question=question, labels={str(level): (str(level),) for level in range(1, count + 1)}, **more)
+
+
+RATED = levels(10, "How good is the answer, from 1 to 10?", inputs=("input", "output"))
+BY_RUBRIC = levels(5, "Score the output by the rubric, from 1 to 5.", inputs=("context", "input", "output"), optional=("context",))
+PREFERRED = Metric(
+    name="preferred", version=1, type="pairwise", inputs=("input", "a", "b"), question="Which answer is better?", labels={"a": ("first",), "b": ("second",)}
+)
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", backbone="mini", pairs=800, seed=0)
+    backbone = load_backbone(options.backbone)
+    found: dict[str, Any] = {"backbone": options.backbone}
+    found["levels"] = ordinal(backbone, options.seed)
+    found["rubric"] = rubric(backbone)
+    found["pairs"], experts = preferences(backbone, options.pairs)
+    found["both"] = both(backbone, options.pairs, experts)
+    record("scoring", found, f"python -m benchmarks.scoring --pairs {options.pairs}")
+
+
+def read(metric: Metric, *names: str) -> list[Example]:
+    """The labelled rows of some files."""
+    return [example for example in read_examples([DATA / f"{name}.jsonl" for name in names], metric) if example.target is not None]
+
+
+def as_labels(metric: Metric) -> Metric:
+    """The same question with cross-entropy: levels as labels without an order, a pair in the order given."""
+    return metric.model_copy(update={"type": "choice", "windows": "mean"})
+
+
+def told(found: Scored, metric: Metric, *names: str) -> dict[str, list[float]]:
+    """Some figures with their intervals."""
+    made = figures(found, metric, draws=1000)
+    return {name: [round(made[name].value, 4), round(made[name].low, 4), round(made[name].high, 4)] for name in names if name in made}
+
+
+LEVELS = ("pearson", "weighted_kappa", "mae", "accuracy")
+
+
+def ordinal(backbone: Backbone, seed: int) -> dict[str, Any]:
+    """Earth mover's loss against cross-entropy on the same rows."""
+    rows = read(RATED, "judge_score/autoj_single.train", "judge_score/autoj_single.dev")
+    folds = split(rows, {str(number): 1 / _FOLDS for number in range(_FOLDS)}, seed)
+    gathered: dict[str, list[tuple[float, ...]]] = {"earth mover": [], "cross-entropy": [], "TF-IDF + LR": [], "embedding + LR": []}
+    order: list[Example] = []
+    for number in range(_FOLDS):
+        test = folds[str(number)]
+        rest = [row for name, part in folds.items() if name != str(number) for row in part]
+        parts = split(rest, {"train": 0.88, "validation": 0.12}, seed)
+        order += test
+        for name, metric in (("earth mover", RATED), ("cross-entropy", as_labels(RATED))):
+            judge = fit_judge(backbone, parts["train"], parts["validation"], "readout", CONFIG, metric)
+            gathered[name] += rows_of(score_judge(backbone, judge, test, metric))
+        for name, scores in score_baselines(backbone, parts["train"], parts["validation"], test, RATED).items():
+            gathered[name] += rows_of(scores)
+    return {"rows": len(order), **{name: told(scored(log_p, Calibration(), RATED, order)[0], RATED, *LEVELS) for name, log_p in gathered.items()}}
+
+
+def rows_of(scores: Scored) -> list[tuple[float, ...]]:
+    """Log-probabilities by row."""
+    return [tuple(math.log(max(value, 1e-12)) for value in row) for row in scores.probabilities.tolist()]
+
+
+def rubric(backbone: Backbone) -> dict[str, Any]:
+    """The rubric (with a reference answer) kept in training, dropped from it, or half of each; read with it and without."""
+    names = ("judge_score/prometheus_mtbench", "judge_score/prometheus_vicuna")
+    train, test = read(BY_RUBRIC, *(f"{name}.train" for name in names)), read(BY_RUBRIC, *(f"{name}.dev" for name in names))
+    parts = split(train, {"train": 0.88, "validation": 0.12}, 0)
+    bare = [without(row) for row in parts["train"]]
+    trained = {"kept": parts["train"], "dropped": bare, "both": [*parts["train"], *bare]}
+    found: dict[str, Any] = {"rows": len(test)}
+    for name, rows in trained.items():
+        held = [without(row) for row in parts["validation"]] if name == "dropped" else parts["validation"]
+        judge = fit_judge(backbone, rows, held, "readout", CONFIG, BY_RUBRIC)
+        for asked, given in (("with", test), ("without", [without(row) for row in test])):
+            found[f"{name} in training, read {asked}"] = told(score_judge(backbone, judge, given, BY_RUBRIC), BY_RUBRIC, *LEVELS)
+    return found
+
+
+def without(row: Example) -> Example:
+    """The example without its rubric."""
+    return row.model_copy(update={"inputs": {name: value for name, value in row.inputs.items() if name != "context"}})
+
+
+def pairs_of(count: int) -> tuple[list[Example], list[Example], list[Example]]:
+    """Train, validation and test rows of pairs; both orders of a pair stand side by side."""
+    rows = sorted(read(PREFERRED, "judge_pairwise/alpaca_eval.train"), key=lambda row: row.group)
+    parts = split(rows, {"train": 0.85, "validation": 0.15}, 0)
+    by_group: dict[str, list[Example]] = {}
+    for row in parts["train"]:
+        by_group.setdefault(row.group, []).append(row)
+    train = [row for group in sorted(by_group)[:count] for row in by_group[group][:2]]
+    held = parts["validation"][:300]
+    return train, held, read(PREFERRED, "judge_pairwise/alpaca_eval.dev")
+
+
+def one_order(rows: Sequence[Example]) -> list[Example]:
+    """The first row of each pair."""
+    first: dict[str, Example] = {}
+    for row in rows:
+        first.setdefault(row.group, row)
+    return list(first.values())
+
+
+def preferences(backbone: Backbone, count: int) -> tuple[dict[str, Any], Adapter]:
+    """One order, orders swapped in training, both orders asked and averaged; position bias of each."""
+    train, held, test = pairs_of(count)
+    one = as_labels(PREFERRED)
+    single = one_order(train)
+    found: dict[str, Any] = {"pairs": len(single), "test rows": len(test)}
+    for name, rows in (("one order in training", single), ("both orders in training", train)):
+        judge = fit_judge(backbone, rows, held, "readout", CONFIG, one)
+        log_p = rows_of(score_judge(backbone, judge, test, one))
+        question = Question(PREFERRED, render_readout(PREFERRED, backbone), judge.adapter)
+        averaged = raw_scores(backbone, question, contents_of(test, PREFERRED, backbone), Silent(), "")
+        found[f"{name}, asked once"] = {**told(scored(log_p, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(log_p, test)}
+        found[f"{name}, asked in both orders"] = {**told(scored(averaged, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(averaged, test)}
+    judge = fit_judge(backbone, single, held, "readout", CONFIG, PREFERRED)
+    log_p = rows_of(score_judge(backbone, judge, test, PREFERRED))
+    found["both orders averaged in training, too"] = {**told(scored(log_p, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(log_p, test)}
+    length = [(0.0, -9.0) if len(row.inputs["a"]) > len(row.inputs["b"]) else (-9.0, 0.0) for row in test]
+    found["the longer answer"] = told(scored(length, Calibration(), one, test)[0], one, "accuracy")
+    baselines = score_baselines(backbone, train, held, test, one)
+    return found | {name: told(scores, one, "accuracy", "log_loss") for name, scores in baselines.items()}, judge.adapter
+
+
+def bias(log_p: LogP, test: Sequence[Example]) -> dict[str, Any]:
+    """How far the answer depends on the place: the share of pairs whose verdict turns with the order, and how often the first place wins (a half is fair)."""
+    place: dict[tuple[str, str], int] = {(row.inputs["a"], row.inputs["b"]): index for index, row in enumerate(test)}
+    turned: list[bool] = []
+    for (a, b), index in place.items():
+        other = place.get((b, a))
+        if other is not None and other > index:
+            turned.append((log_p[index][0] > log_p[index][1]) == (log_p[other][0] > log_p[other][1]))
+    wins = float(np.mean([row[0] > row[1] for row in log_p]))
+    found = share(np.array(turned), np.arange(len(turned)))
+    return {"turned by the order": [round(found.value, 4), round(found.low, 4), round(found.high, 4)], "first place wins": round(wins, 4)}
+
+
+def both(backbone: Backbone, count: int, pair_expert: Adapter) -> dict[str, Any]:
+    """One judge for scores and preferences: two experts merged at several weights, against one adapter trained on both."""
+    rows = read(RATED, "judge_score/autoj_single.train")
+    rated = split(rows, {"train": 0.88, "validation": 0.12}, 0)
+    rated["test"] = read(RATED, "judge_score/autoj_single.dev")
+    pairs = dict(zip(("train", "validation", "test"), pairs_of(count), strict=True))
+    pairs["train"] = one_order(pairs["train"])
+    found: dict[str, Any] = {}
+    seconds = timed(lambda: found.update(expert=fit_judge(backbone, rated["train"], rated["validation"], "readout", CONFIG, RATED).adapter))
+    rate_expert: Adapter = found.pop("expert")
+
+    def measure(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
+        told_of: dict[str, Any] = {}
+        for metric, part, names in ((RATED, rated, ("pearson", "mae")), (PREFERRED, pairs, ("accuracy", "log_loss"))):
+            readout = render_readout(metric, backbone)
+            adapter = replace(adapters[metric.name], invocation=readout.token_ids)
+            log_p = raw_scores(backbone, Question(metric, readout, adapter), contents_of(part["test"], metric, backbone), Silent(), "")
+            told_of |= told(scored(log_p, Calibration(), metric, part["test"])[0], metric, *names)
+        return told_of
+
+    found["separate experts"] = {**measure({RATED.name: rate_expert, PREFERRED.name: pair_expert}), "seconds for the score expert": round(seconds, 1)}
+    for weight in (0.1, 0.3, 0.5, 0.7, 0.9):
+        merged = merge_adapters([rate_expert, pair_expert], MergeConfig(weights=(weight, 1 - weight)), rank=16).adapter
+        found[f"merged {weight:g} : {1 - weight:g}"] = measure({RATED.name: merged, PREFERRED.name: merged})
+    joint: dict[str, Adapter] = {}
+    seconds = timed(lambda: joint.update(one=joint_fit(backbone, [(RATED, rated), (PREFERRED, pairs)])))
+    found["trained on both"] = {**measure({RATED.name: joint["one"], PREFERRED.name: joint["one"]}), "seconds": round(seconds, 1)}
+    return found
+
+
+def joint_fit(backbone: Backbone, tasks: Sequence[tuple[Metric, Mapping[str, Sequence[Example]]]], config: FitConfig = CONFIG) -> Adapter:
+    """One adapter for several metrics, the epoch chosen by the mean of their main figures."""
+    questions = [Question(metric, render_readout(metric, backbone)) for metric, _ in tasks]
+    data = FitData(
+        [content for metric, parts in tasks for content in contents_of(parts["train"], metric, backbone)],
+        [row.target for _, parts in tasks for row in parts["train"]],
+        [content for metric, parts in tasks for content in contents_of(parts["validation"], metric, backbone)],
+        asked=[number for number, (_, parts) in enumerate(tasks) for _ in parts["train"]],
+        validation_asked=[number for number, (_, parts) in enumerate(tasks) for _ in parts["validation"]],
+    )
+
+    def validate(log_p: LogP) -> Validation:
+        values, at = [], 0
+        for metric, parts in tasks:
+            own = parts["validation"]
+            made = figures(scored(log_p[at : at + len(own)], Calibration(), metric, own)[0], metric, draws=20)
+            values.append(made[main_figure(metric)].value)
+            at += len(own)
+        return Validation(sum(values) / len(values), "mean figure", 0.0, 0.25, 0.03)
+
+    with TemporaryDirectory() as folder:
+        return fit(backbone, questions, data, "readout", config, validate=validate, folder=Path(folder), progress=Silent()).adapter
+
+
+if __name__ == "__main__":
+    main()
