@@ -117,7 +117,7 @@ class Mixture:
     ) -> None:
         self.recipe, self.seed, self.instructions = recipe, seed, instructions
         self._folder, self._data, self._without, self._share = folder, data, set(without), share
-        known = {*recipe.tasks, *(name for task in recipe.tasks.values() for name in _files_of(task))}
+        known = {*recipe.tasks, *recipe.files}
         if unknown := sorted(self._without - known):
             raise OptionInvalid(f"nothing in the recipe is called {unknown[0]!r}", hint=f"files and tasks: {', '.join(sorted(known))}", received=unknown[0])
         self.neutral = read_lines(folder / recipe.neutral) if recipe.neutral else ()
@@ -328,7 +328,3 @@ def _place(task: Task, text: str) -> str:
 def _number(text: str, below: int) -> int:
     """A whole number below `below` that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]) % below
-
-
-def _files_of(task: Task) -> set[str]:
-    return {*task.files, *task.benign, *task.never_in, *(file for made in task.made for file in made.files)}

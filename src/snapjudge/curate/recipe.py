@@ -79,6 +79,17 @@ class Recipe(Frozen):
     noise: float = Field(default=0.3, ge=0, le=1, description="share of contents read with noise")
     neutral: str | None = Field(default=None, description="file of neutral sentences, for padding")
 
+    @property
+    def files(self) -> list[str]:
+        """All data files that it names."""
+        named = ([*task.files, *task.benign, *task.never_in, *(file for made in task.made for file in made.files)] for task in self.tasks.values())
+        return sorted({name for names in named for name in names})
+
+    @property
+    def parts(self) -> list[str]:
+        """The files beside the recipe that belong to it."""
+        return sorted({*(name for task in self.tasks.values() for name in task.templates), *([self.neutral] if self.neutral else ())})
+
 
 class Template(Frozen):
     """A row with {slot}s."""

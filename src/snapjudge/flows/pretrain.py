@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,17 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.mixture import Mixture, Posed
 from snapjudge.curate.ranking import auroc
-from snapjudge.curate.recipe import read_recipe
+from snapjudge.curate.recipe import Recipe, read_recipe
 from snapjudge.errors import LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
+from snapjudge.flows.bundling import now
+from snapjudge.flows.claims import claim_folder
 from snapjudge.flows.record import machine, revision, versions
+from snapjudge.flows.training_data import data_digests
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import EMBEDDED, backbone_folder, load_backbone
 from snapjudge.model.prompt import Content, content_windows, render_readout
 from snapjudge.model.reading import Question, read_contents
 from snapjudge.model.readout import Readout
-from snapjudge.store.files import write_file
 from snapjudge.train.multitask import Drawn, WholeConfig, WholeResult, train_whole
 from snapjudge.train.save import save_backbone
 
@@ -78,8 +79,9 @@ class _Pretraining:
         self.work = request.out / "work"
 
     def run(self) -> WholeResult:
-        self._claim()
         recipe = read_recipe(self.request.recipe)
+        self.backbone = load_backbone(self.request.start)
+        self._claim(recipe)
         self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
         self.mixture = Mixture(
             recipe,
@@ -90,7 +92,6 @@ class _Pretraining:
             share=self.request.share,
             instructions=self.request.instructions,
         )
-        self.backbone = load_backbone(self.request.start)
         if self.request.content_mask in ("causal", "bidirectional"):
             self.backbone.content_mask = self.request.content_mask  # type: ignore[assignment]
         self.asking = Asking(self.backbone)
@@ -101,19 +102,22 @@ class _Pretraining:
         self._write(result, time.monotonic() - began)
         return result
 
-    def _claim(self) -> None:
-        """One request per folder: a state of another request is not gone on with."""
-        request = {name: str(value) for name, value in vars(self.request).items() if name not in ("resume", "restart", "out")}
-        told = json.dumps({"request": request, "config": self.config.model_dump()}, indent=2)
-        path = self.work / "request.json"
-        state = self.work / "state.safetensors"
-        if self.request.restart:
-            state.unlink(missing_ok=True)
-        if state.exists() and not self.request.resume:
-            raise RunConflict(f"{self.work} holds an interrupted training", hint="--resume goes on with it, --restart drops it")
-        if state.exists() and path.exists() and path.read_text() != told:
-            raise RunConflict(f"the training in {self.work} was begun with other options", hint="resume with the same options, or --restart")
-        write_file(path, told)
+    def _claim(self, recipe: Recipe) -> None:
+        """The work folder, which belongs to one recipe with its templates and data, one start and one configuration."""
+        request, beside = self.request, self.request.recipe.parent
+        data = [request.data / f"{name}.train.jsonl" for name in recipe.files if name not in request.without]
+        record = {
+            "recipe": data_digests([request.recipe, *(beside / name for name in recipe.parts)]),
+            "data": data_digests([path for path in data if path.exists()]),
+            "start": self.backbone.digest,
+            "options": self._options(),
+            "config": self.config.model_dump(mode="json"),
+        }
+        claim_folder(self.work, record, "a backbone", resume=request.resume, restart=request.restart)
+
+    def _options(self) -> dict[str, Any]:
+        request = self.request
+        return {"without": list(request.without), "share": request.share, "instructions": request.instructions, "content_mask": request.content_mask}
 
     def _draw(self, number: int) -> Drawn | None:
         inputs, posed = self.mixture.draw(number)
@@ -145,14 +149,15 @@ class _Pretraining:
         return {name: area.value for name, area in areas.items() if area is not None}
 
     def _write(self, result: WholeResult, seconds: float) -> None:
-        request = {name: str(value) for name, value in vars(self.request).items() if name not in ("resume", "restart", "out", "data", "start")}
+        rows = [row for some in self.mixture.rows.values() for row in some if row.licence]
         record: dict[str, Any] = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": now(),
             "recipe": self.mixture.recipe.name,
             "recipe_sha256": hashlib.sha256(self.request.recipe.read_bytes()).hexdigest(),
-            "request": request,
+            "request": self._options(),
             "config": self.config.model_dump(),
-            "rows": {name: len(rows) for name, rows in self.mixture.rows.items()},
+            "rows": {name: len(some) for name, some in self.mixture.rows.items()},
+            "licences": dict(sorted({row.file: row.licence for row in rows}.items())),
             "tokens": result.tokens,
             "questions": result.questions,
             "seconds": round(result.seconds, 1),

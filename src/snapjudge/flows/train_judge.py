@@ -3,8 +3,6 @@
 Knows nothing of terminals: it tells a `Progress` what it does and returns a typed result.
 """
 
-import hashlib
-import json
 import shutil
 import time
 from collections import Counter
@@ -21,9 +19,10 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.suite import read_suite
-from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem, RunConflict
+from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem
 from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
+from snapjudge.flows.claims import claim_folder
 from snapjudge.flows.distilling import taught
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.probing import probe_judge
@@ -46,7 +45,6 @@ from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise
 from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_gates, prove, scored
 from snapjudge.store.bundles import next_version
-from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.fit import fit
 from snapjudge.train.save import folder_files
 from snapjudge.train.terms import FitData, FitResult, Validation
@@ -143,21 +141,7 @@ class _Training:
             "data": self._data_digests(),
             "backbone": self.backbone.digest,
         }
-        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        mark = folder / "run.json"
-        if self.request.restart:
-            shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            if not self.request.resume:
-                raise RunConflict(f"an interrupted training of {self.metric.name} lies in {folder}", hint="go on with --resume, or start over with --restart")
-            known = json.loads(mark.read_bytes())["digest"] if mark.exists() else digest
-            if known != digest:
-                raise RunConflict(
-                    f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart"
-                )
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_file(mark, json.dumps({"digest": digest, **record}, indent=2))
+        claim_folder(folder, record, self.metric.name, resume=self.request.resume, restart=self.request.restart)
         return folder
 
     def _data_digests(self) -> dict[str, str]:

@@ -1,0 +1,40 @@
+"""A work folder belongs to one run: what it is of is written down, and another run does not go on with its state. Knows nothing of what is trained."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snapjudge.errors import RunConflict
+from snapjudge.store.files import storage_errors, write_file
+
+MARK = "run.json"
+
+
+def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> None:
+    """Make the folder, or take the one that an interrupted run of the same record left.
+
+    Args:
+        record: everything that decides the run: settings, digests of data and weights.
+        what: is trained there, for the errors.
+
+    Raises:
+        RunConflict: an interrupted run lies there and `resume` was not said, or it was of something else.
+    """
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    mark = folder / MARK
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        if not resume:
+            raise RunConflict(f"an interrupted training of {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
+        known = json.loads(mark.read_bytes())["digest"] if mark.exists() else digest
+        if known != digest:
+            raise RunConflict(
+                f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart"
+            )
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_file(mark, json.dumps({"digest": digest, **record}, indent=2))

@@ -1,0 +1,52 @@
+"""Training a backbone on a recipe: an interrupted run goes on only with the recipe, the data and the options it was begun with; the record names the licences."""
+
+import json
+
+import pytest
+
+from snapjudge.errors import Interrupted, RunConflict
+from snapjudge.flows.pretrain import RECORD, PretrainRequest, pretrain
+from snapjudge.testing import make_examples, write_tiny_decoder
+from snapjudge.train.multitask import WholeConfig
+
+RECIPE = "name: small\ntasks:\n  manners: {files: [manners/forum], templates: [more.yaml], questions: ['Is it rude?']}\n"
+MORE = "rows:\n  - {label: 'True', inputs: {output: you fool}}\n  - {label: 'False', inputs: {output: dear friend}}\n"
+CONFIG = WholeConfig(steps=4, batch=4, bf16=False, look_every=2, save_every=2)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    (tmp_path / "data" / "manners").mkdir(parents=True)
+    rows = [
+        {"inputs": one.inputs, "label": str(one.target == (1.0, 0.0)), "meta": {"group": one.id, "licence": "CC0-1.0"}} for one in make_examples(160)
+    ]
+    (tmp_path / "data" / "manners" / "forum.train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "more.yaml").write_text(MORE)
+    start = str(write_tiny_decoder(tmp_path / "llama", "llama"))
+    return lambda **more: PretrainRequest(tmp_path / "recipe.yaml", tmp_path / "data", tmp_path / "out", start, **more)
+
+
+def stopped_after(steps):
+    asked = iter(range(100))
+    return lambda: next(asked) >= steps - 1
+
+
+def test_an_interrupted_run_goes_on_only_as_it_was_begun(tmp_path, request_of):
+    with pytest.raises(Interrupted):
+        pretrain(request_of(), CONFIG, stop=stopped_after(2))
+    with pytest.raises(RunConflict, match="interrupted"):
+        pretrain(request_of(), CONFIG)
+    for file, old, new in (("recipe.yaml", "rude", "unkind"), ("more.yaml", "fool", "dunce"), ("data/manners/forum.train.jsonl", "True", "False")):
+        path = tmp_path / file
+        before = path.read_text()
+        path.write_text(before.replace(old, new))
+        with pytest.raises(RunConflict, match="other data"):
+            pretrain(request_of(resume=True), CONFIG)
+        path.write_text(before)
+    with pytest.raises(RunConflict, match="other data"):
+        pretrain(request_of(resume=True, share=0.5), CONFIG)
+    pretrain(request_of(resume=True), CONFIG)
+    told = json.loads((tmp_path / "out" / RECORD).read_text())
+    assert told["licences"] == {"manners/forum": "CC0-1.0"}
+    assert told["rows"]["manners"] > 100
