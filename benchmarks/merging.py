@@ -31,6 +31,8 @@ from snapjudge.model.prompt import Content, render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove.figures import figures
 from snapjudge.prove.proof import scored
+from snapjudge.train.contents import ContentStore
+from snapjudge.train.kept import KeptContents
 from snapjudge.train.merge import MergeConfig, merge_adapters
 from snapjudge.train.merge_search import PARTS, SearchConfig, search
 from snapjudge.train.terms import FitConfig
@@ -48,12 +50,13 @@ class Policy:
     metric: Metric
     parts: Mapping[str, Sequence[Example]]
     contents: Mapping[str, list[Content]]
+    kept: KeptContents
 
-    def auroc(self, backbone: Backbone, adapter: Adapter, part: str, piece: int | None = None) -> float:
-        """On all rows of a part, or on one of PARTS pieces of it."""
-        chosen = [index for index in range(len(self.parts[part])) if piece is None or index % PARTS == piece]
-        log_p = self.log_p(backbone, adapter, [self.contents[part][index] for index in chosen])
-        rows = [self.parts[part][index] for index in chosen]
+    def auroc(self, adapter: Adapter, piece: int | None = None) -> float:
+        """On all validation rows, or on one of PARTS pieces of them."""
+        chosen = [index for index in range(len(self.parts["validation"])) if piece is None or index % PARTS == piece]
+        log_p = self.kept.log_p(chosen, render_readout(self.metric, self.kept.backbone), adapter, self.metric)
+        rows = [self.parts["validation"][index] for index in chosen]
         return figures(scored(log_p, Calibration(), self.metric, rows)[0], self.metric, draws=2)["auroc"].value
 
     def told(self, backbone: Backbone, adapter: Adapter) -> list[float]:
@@ -88,9 +91,9 @@ def main() -> None:
     report("one adapter, trained on all", [joint] * 4, time.monotonic() - began)
     equal = merged(separate, MergeConfig(weights=(1.0,) * 4))
     report("merged at equal weights", [equal] * 4, 0.0)
-    best = {one.metric.name: one.auroc(backbone, adapter, "validation") for one, adapter in zip(policies, separate, strict=True)}
+    best = {one.metric.name: one.auroc(adapter) for one, adapter in zip(policies, separate, strict=True)}
     for strategy in ("tpe", "bandit"):
-        config, seconds, trials = searched(backbone, policies, separate, strategy, options.trials, best)
+        config, seconds, trials = searched(policies, separate, strategy, options.trials, best)
         report(f"merged by {strategy}", [merged(separate, config)] * 4, seconds, config=config.model_dump(mode="json"), trials=trials)
     added_later(backbone, policies, separate, options.trials, best, report)
     record("merging", found, f"python -m benchmarks.merging --rows {options.rows} --trials {options.trials}")
@@ -101,7 +104,9 @@ def policy(name: str, data: JudgeData, backbone: Backbone, rows: int) -> Policy:
     metric = read_metric(METRICS / f"{name}.yaml")
     most = {"train": rows, "validation": _HELD, "test": _TEST}
     parts = {part: as_examples(own[: most[part]], metric) for part, own in data.parts(name).items() if part in most}
-    return Policy(metric, parts, {part: contents_of(own, metric, backbone) for part, own in parts.items()})
+    contents = {part: contents_of(own, metric, backbone) for part, own in parts.items()}
+    store = ContentStore(budget=2 << 30, spill=Path("/dev/null"), device=backbone.device)
+    return Policy(metric, parts, contents, KeptContents(backbone, contents["validation"], store, Silent(), lambda: False))
 
 
 def merged(adapters: Sequence[Adapter], config: MergeConfig) -> Adapter:
@@ -109,16 +114,14 @@ def merged(adapters: Sequence[Adapter], config: MergeConfig) -> Adapter:
     return merge_adapters(adapters, config, rank=sum(adapter.rank for adapter in adapters)).adapter
 
 
-def searched(
-    backbone: Backbone, policies: Sequence[Policy], adapters: Sequence[Adapter], strategy: Any, trials: int, best: Mapping[str, float]
-) -> tuple[MergeConfig, float, int]:
+def searched(policies: Sequence[Policy], adapters: Sequence[Adapter], strategy: Any, trials: int, best: Mapping[str, float]) -> tuple[MergeConfig, float, int]:
     """The best configuration on validation rows, the seconds of the search, and its trials."""
     floors = {one.metric.name: best[one.metric.name] - _FLOOR for one in policies}
     began = time.monotonic()
 
     def measure(config: MergeConfig, piece: int | None) -> dict[str, float]:
         adapter = merged(adapters, config)
-        return {one.metric.name: one.auroc(backbone, adapter, "validation", piece) for one in policies}
+        return {one.metric.name: one.auroc(adapter, piece) for one in policies}
 
     with TemporaryDirectory() as folder:
         terms = SearchConfig(strategy=strategy, trials=trials, floors=floors)
@@ -128,12 +131,12 @@ def searched(
 
 def added_later(backbone: Backbone, policies: Sequence[Policy], separate: Sequence[Adapter], trials: int, best: Mapping[str, float], report: Any) -> None:
     """A fourth policy comes when three are merged, or trained together: its adapter is trained and merged in, nothing else is trained again."""
-    first, _, _ = searched(backbone, policies[:3], separate[:3], "tpe", trials, best)
+    first, _, _ = searched(policies[:3], separate[:3], "tpe", trials, best)
     three = merged(separate[:3], first)
-    config, seconds, count = searched(backbone, policies, [three, separate[3]], "tpe", trials, best)
+    config, seconds, count = searched(policies, [three, separate[3]], "tpe", trials, best)
     report("a fourth merged into a merge of three", [merged([three, separate[3]], config)] * 4, seconds, config=config.model_dump(mode="json"), trials=count)
     together = joint_fit(backbone, [(one.metric, one.parts) for one in policies[:3]], CONFIG)
-    config, seconds, count = searched(backbone, policies, [together, separate[3]], "tpe", trials, best)
+    config, seconds, count = searched(policies, [together, separate[3]], "tpe", trials, best)
     report(
         "a fourth merged into one trained on three", [merged([together, separate[3]], config)] * 4, seconds, config=config.model_dump(mode="json"), trials=count
     )

@@ -1,4 +1,4 @@
-"""Training a backbone on a recipe: an interrupted run goes on only with the recipe, the data and the options it was begun with; the record names the licences."""
+"""Training a backbone on a recipe: an interrupted run goes on only with the recipe, data and options it was begun with; the record names the licences."""
 
 import json
 
@@ -17,9 +17,7 @@ CONFIG = WholeConfig(steps=4, batch=4, bf16=False, look_every=2, save_every=2)
 @pytest.fixture
 def request_of(tmp_path):
     (tmp_path / "data" / "manners").mkdir(parents=True)
-    rows = [
-        {"inputs": one.inputs, "label": str(one.target == (1.0, 0.0)), "meta": {"group": one.id, "licence": "CC0-1.0"}} for one in make_examples(160)
-    ]
+    rows = [{"inputs": one.inputs, "label": str(one.target == (1.0, 0.0)), "meta": {"group": one.id, "licence": "CC0-1.0"}} for one in make_examples(160)]
     (tmp_path / "data" / "manners" / "forum.train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "more.yaml").write_text(MORE)

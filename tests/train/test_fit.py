@@ -10,7 +10,7 @@ from snapjudge.core.calibration import Calibration
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.errors import Interrupted, RunConflict, TrainingFailed
-from snapjudge.flows.scoring import contents_of
+from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question, summaries
 from snapjudge.prove.figures import figures, main_figure
@@ -18,6 +18,7 @@ from snapjudge.prove.proof import scored
 from snapjudge.testing import make_examples
 from snapjudge.train.contents import ContentStore, padded_states
 from snapjudge.train.fit import fit, schedule
+from snapjudge.train.kept import KeptContents
 from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import MOST_REPEATS, epoch_batches
 from snapjudge.train.terms import FitConfig, FitData, Validation
@@ -102,6 +103,19 @@ def test_content_states_on_disk_give_the_bits_of_those_in_memory(task, whole, tm
 def test_a_readout_fit_leaves_the_embeddings_it_computed_on_the_way(task, whole):
     again = torch.stack(list(summaries(task.backbone, task.data.contents))).double().numpy()
     assert np.array_equal(whole.embeddings_ED, again)
+
+
+def test_kept_contents_are_read_as_scoring_reads_them(task, whole, tmp_path):
+    metric, readout = task.metric, render_readout(task.metric, task.backbone)
+    long = contents_of([example.model_copy(update={"inputs": {"output": example.inputs["output"] * 60}}) for example in task.held[:2]], metric, task.backbone)
+    contents = [*task.data.validation, *long]
+    assert max(len(content.windows) for content in contents) > 1
+    with ContentStore(budget=2**20, spill=tmp_path / "contents.bin", device=task.backbone.device) as store:
+        kept = KeptContents(task.backbone, contents, store, Silent(), lambda: False)
+        chosen = [25, 3, 0]
+        found = kept.log_p(chosen, readout, whole.adapter, metric)
+    scores = raw_scores(task.backbone, Question(metric, readout, whole.adapter), [contents[index] for index in chosen], Silent(), "")
+    assert np.allclose(np.exp(found), np.exp(scores), atol=2e-3)
 
 
 def test_every_token_can_be_adapted_too(task, tmp_path):

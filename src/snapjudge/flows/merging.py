@@ -8,6 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,11 +34,14 @@ from snapjudge.model.reading import Question
 from snapjudge.prove.figures import figures, main_figure
 from snapjudge.prove.proof import Contestant, Header, Proof, prove, scored
 from snapjudge.store.bundles import next_version
+from snapjudge.train.contents import ContentStore
+from snapjudge.train.kept import KeptContents
 from snapjudge.train.merge import MergeConfig, merge_adapters, merge_weights
 from snapjudge.train.merge_search import PARTS, SearchConfig, SearchResult, search
 from snapjudge.train.save import folder_files, plain_weights, save_backbone, set_weights
 
 _SHARES = {"validation": 0.3, "calibration": 0.3, "test": 0.4}
+_KEPT = 2 << 30  # bytes of content states in memory during a search; the rest goes to a file
 _FEW_DRAWS = 2  # the search goes by points; intervals come with the proof
 TABLE = "merge.jsonl"
 
@@ -80,6 +84,13 @@ class _Policy:
     contents: dict[str, list[Content]]
     files: Sequence[Path]
     notes: list[str]
+    kept: KeptContents | None = None  # of the validation rows, where a trial changes nothing but what readouts are read with
+
+    def validation(self, merged: "_Merged", chosen: Sequence[int]) -> list[tuple[float, ...]]:
+        """Raw scores of some validation rows in a search: contents are read once for all trials."""
+        if self.kept is None or merged.adapter is None:
+            return self.log_p(merged, "validation", Silent(), chosen)
+        return self.kept.log_p(chosen, self.judge.question.readout, merged.adapter, self.judge.metric)
 
     def log_p(self, merged: "_Merged | None", part: str, progress: Progress, chosen: Sequence[int] | None = None) -> list[tuple[float, ...]]:
         """Raw scores of a part (or some of its rows) by what was merged, or by the judge as it was."""
@@ -157,7 +168,7 @@ class _Merging:
         found: SearchResult | None = None
         config = self.request.fixed
         if config is None:
-            found = search(self._measure, len(self.judges), self.request.search, path=self.table, progress=self.progress, stop=self.stop)
+            found = self._search()
             config = found.best.config
             if not found.feasible:
                 self._note("no configuration reached every floor; the nearest was taken")
@@ -172,6 +183,18 @@ class _Merging:
                 proofs.append(proof)
         self.table.unlink(missing_ok=True)
         return MergeResult(config, merged.error, found, folders, proofs)
+
+    def _search(self) -> SearchResult:
+        with tempfile.TemporaryDirectory() as work, ExitStack() as stores:
+            for number, policy in enumerate(self.policies if self._by_readout() else ()):
+                spill = Path(work) / f"contents-{number}.bin"
+                store = stores.enter_context(ContentStore(budget=_KEPT // len(self.policies), spill=spill, device=policy.judge.backbone.device))
+                policy.kept = KeptContents(policy.judge.backbone, policy.contents["validation"], store, self.progress, self.stop)
+            return search(self._measure, len(self.judges), self.request.search, path=self.table, progress=self.progress, stop=self.stop)
+
+    def _by_readout(self) -> bool:
+        """Whether a trial leaves the contents' states as they are."""
+        return self.whole is None and all(judge.bundle.manifest.scope == "readout" for judge in self.judges)
 
     def _on_one_backbone(self) -> "_WholeMerge | None":
         """What merges whole backbones, where each judge has its own; None where all judges are adapters on one."""
@@ -207,7 +230,7 @@ class _Merging:
         for policy in self.policies:
             rows = policy.parts["validation"]
             chosen = [index for index, row in enumerate(rows) if part is None or int(hashed(row.group, "part")[:8], 16) % PARTS == part]
-            log_p = policy.log_p(merged, "validation", Silent(), chosen)
+            log_p = policy.validation(merged, chosen)
             arrays, _ = scored(log_p, Calibration(), policy.judge.metric, [rows[index] for index in chosen])
             told = figures(arrays, policy.judge.metric, draws=_FEW_DRAWS)
             name = main_figure(policy.judge.metric)

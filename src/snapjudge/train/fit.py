@@ -13,21 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.adapter import Adapter, Scope, frozen_copy, new_adapter
 from snapjudge.model.backbone import Backbone
-from snapjudge.model.packing import NewTokens
-from snapjudge.model.reading import STEP_TOKENS, Question, embedding, read_contents
-from snapjudge.model.readout import combine
+from snapjudge.model.reading import Question, read_contents
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.contents import ContentStore, padded_states
 from snapjudge.train.distil import distillation_loss
+from snapjudge.train.kept import KeptContents, combined, parts_of
 from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import epoch_batches
 from snapjudge.train.terms import FitConfig, FitData, FitResult, LogP, Validation
@@ -104,8 +101,7 @@ class _Fit:
         self.classes, self.lengths = self.data.classes, [content.tokens for content in self.data.contents]
         self.epochs = self.config.epochs_for(len(self.data.contents))
         self.per_epoch = len(self._batches(0))
-        self.reads: list[list[int]] = []
-        self.embeddings_ED: NDArray[np.float64] | None = None
+        self.kept: KeptContents | None = None
         self.state = _State(self.config.rate)
         self.best_weights: dict[str, Tensor] = {}
         self.adapter = self._fresh()
@@ -116,7 +112,7 @@ class _Fit:
         self._restore()
         if not self.state.done:
             if self.scope == "readout":
-                self._encode()
+                self.kept = KeptContents(self.backbone, self.data.contents, self.store, self.progress, self.stop)
             encoded = time.monotonic() - began
             self._train()
         else:
@@ -125,8 +121,8 @@ class _Fit:
         adapter = Adapter(self.scope, self.config.rank, self.config.alpha, self._pairs(self.best_weights), self._invocation)
         best = dict(self.state.best)
         log_p = [tuple(row) for row in best.pop("log_p")]
-        state = self.state
-        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, self.embeddings_ED)
+        state, embeddings_ED = self.state, self.kept.embeddings_ED if self.kept is not None else None
+        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, embeddings_ED)
 
     def _train(self) -> None:
         left = (self.epochs - self.state.epoch) * self.per_epoch - self.state.step
@@ -160,7 +156,7 @@ class _Fit:
             group["lr"] = self.state.rate * schedule(done, planned, self.config.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for part in self._parts(batch):
+        for part in parts_of(batch, self.lengths):
             loss = self._loss(part).sum() / len(batch)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -173,18 +169,6 @@ class _Fit:
         self.optimizer.step()
         return total
 
-    def _parts(self, batch: Sequence[int]) -> list[list[int]]:
-        """A batch in parts of bounded tokens, so that long contents do not ask for all memory at once."""
-        parts: list[list[int]] = [[]]
-        tokens = 0
-        for index in batch:
-            if parts[-1] and tokens + self.lengths[index] > 4 * STEP_TOKENS:
-                parts.append([])
-                tokens = 0
-            parts[-1].append(index)
-            tokens += self.lengths[index]
-        return parts
-
     def _loss(self, part: Sequence[int]) -> Tensor:
         """Losses [E] of some examples, those of one question after those of another."""
         own = [[index for index in part if self.data.question_of(index) == number] for number in range(len(self.questions))]
@@ -192,18 +176,14 @@ class _Fit:
 
     def _loss_of(self, question: Question, part: Sequence[int]) -> Tensor:
         """Losses [E] of some examples that are asked the same."""
-        if self.scope == "readout":
-            layers, lengths_R = self.store.batch([read for index in part for read in self.reads[index]])
+        contents = [self.data.contents[index] for index in part]
+        if self.kept is not None:
+            logits_RL = self.kept.logits(part, question.readout, self.adapter)
         else:
-            windows = [window for index in part for window in self.data.contents[index].windows]
+            windows = [window for content in contents for window in content.windows]
             layers, lengths_R = padded_states(self.backbone.encode_for_training(windows, self.adapter))
-        logits_RL = self.backbone.read_batch(layers, lengths_R, question.readout, self.adapter)
-        counts = [len(self.data.contents[index].windows) for index in part]
-        if max(counts) == 1:
-            log_p_EL = logits_RL.log_softmax(-1)
-        else:
-            rows = zip(part, logits_RL.split(counts), strict=True)
-            log_p_EL = torch.stack([combine(list(own), self.data.contents[index].orders, question.metric) for index, own in rows])
+            logits_RL = self.backbone.read_batch(layers, lengths_R, question.readout, self.adapter)
+        log_p_EL = combined(logits_RL, contents, question.metric)
         chosen = list(part)
         labels = log_p_EL.shape[1]
         own_E = loss_of(question.metric.type, log_p_EL, self.targets_NL[chosen, :labels])
@@ -252,29 +232,6 @@ class _Fit:
         self.optimizer = self._optimizer()
         self.progress.say(note)
         self.progress.start(f"fit {self.scope}", self.epochs * self.per_epoch)
-
-    def _encode(self) -> None:
-        """Content states of all training windows, once."""
-        windows = [window for content in self.data.contents for window in content.windows]
-        self.progress.start("encode", len(windows))
-        pack: list[tuple[int, ...]] = []
-        summaries_WD, done = torch.empty(len(windows), self.backbone.width), 0  # one block: thousands of small tensors would pin the heap
-        for at, window in enumerate(windows):
-            pack.append(window)
-            if sum(map(len, pack)) + (len(windows[at + 1]) if at + 1 < len(windows) else STEP_TOKENS) > STEP_TOKENS:
-                with torch.inference_mode():
-                    step = self.backbone.step([NewTokens(ids) for ids in pack], [], summaries=True)
-                    for state, summary_D in zip(step.states, step.summaries, strict=True):
-                        summaries_WD[done], done = summary_D, self.store.add(state) + 1
-                self.progress.advance(len(pack), f"{self.store.memory_bytes / 2**30:.2f} GiB in memory, {self.store.file_bytes / 2**30:.2f} on disk")
-                pack = []
-                if self.stop():
-                    raise Interrupted("stopped while encoding", hint="run the same command with --resume")
-        at, self.embeddings_ED = 0, np.empty((len(self.data.contents), self.backbone.width))
-        for index, content in enumerate(self.data.contents):
-            self.reads.append(list(range(at, at + len(content.windows))))
-            self.embeddings_ED[index] = embedding(summaries_WD[at : at + len(content.windows)]).numpy()
-            at += len(content.windows)
 
     def _batches(self, epoch: int) -> list[list[int]]:
         config = self.config
