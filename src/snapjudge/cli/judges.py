@@ -16,6 +16,7 @@ def judges(as_json: AsJson = False) -> None:
         from rich.table import Table
 
         from snapjudge.flows.listing import list_judges
+        from snapjudge.prove.plain import limits
         from snapjudge.prove.report import NAMES, show_figure
 
         found = list_judges()
@@ -23,17 +24,17 @@ def judges(as_json: AsJson = False) -> None:
             print_json([_as_dict(one) for one in found])
             return
         table = Table(title=f"{len(found)} judges", title_justify="left")
-        for column in ("judge", "asks", "reads", "figure on its test, 95 % interval", "flags from", "where"):
+        for column in ("judge", "asks", "reads", "figure on its test, 95 % interval", "flags from", "limits", "where"):
             table.add_column(column, no_wrap=column == "judge")
 
         def row(one: "Listed") -> tuple[str, ...]:
             if one.bundle is None or one.proof is None:
-                return one.name, f"[red]{escape(one.problem)}[/red]", "", "", "", _place(one)
+                return one.name, f"[red]{escape(one.problem)}[/red]", "", "", "", "", _place(one)
             metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
             shown = "-" if one.figure is None else f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])}"
             flags = "-" if not metric.positive_labels else f"{threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")
             reads = ", ".join(f"{name}?" if name in metric.optional else name for name in metric.ordered_inputs)
-            return one.name, escape(metric.question), reads, shown, flags, _place(one)
+            return one.name, escape(metric.question), reads, shown, flags, "; ".join(limits(one.proof)) or "-", _place(one)
 
         for one in found:
             table.add_row(*row(one))
@@ -47,9 +48,18 @@ def _place(one: "Listed") -> str:
 
 
 def _as_dict(one: "Listed") -> dict[str, object]:
+    from snapjudge.prove.plain import where_not_to_use_it
+
     told: dict[str, object] = {"judge": one.name, "folder": str(one.folder), "built_in": one.built_in}
     if one.bundle is None or one.proof is None:
         return {**told, "problem": one.problem}
     figures = {name: figure.model_dump() for name, figure in one.proof.judge_figures.items()}
     threshold = one.bundle.calibration.threshold.model_dump(mode="json")
-    return {**told, "metric": one.bundle.metric.model_dump(mode="json"), "figures": figures, "threshold": threshold, "labels": one.proof.labels}
+    return {
+        **told,
+        "metric": one.bundle.metric.model_dump(mode="json"),
+        "figures": figures,
+        "threshold": threshold,
+        "labels": one.proof.labels,
+        "limits": where_not_to_use_it(one.proof),
+    }
