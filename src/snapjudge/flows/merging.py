@@ -26,7 +26,7 @@ from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.flows.training_data import data_digests, read_labelled
 from snapjudge.judge import Judge
-from snapjudge.model.adapter import Adapter
+from snapjudge.model.adapter import Adapter, frozen_copy
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import backbone_folder, load_backbone
 from snapjudge.model.prompt import Content
@@ -212,7 +212,7 @@ class _Merging:
             return self.whole.merged(config, folder)
         adapters = [judge.question.adapter for judge in self.judges if judge.question.adapter is not None]
         found = merge_adapters(adapters, config, rank=self.request.rank)
-        return _Merged(self.judges[0].backbone, found.adapter, found.error)
+        return _Merged(self.judges[0].backbone, frozen_copy(found.adapter), found.error)
 
     def _policy(self, judge: Judge) -> _Policy:
         notes: list[str] = []

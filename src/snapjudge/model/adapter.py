@@ -57,17 +57,30 @@ def new_adapter(
 
 
 def frozen_copy(adapter: Adapter) -> Adapter:
-    """The same weights, detached and copied: a snapshot that training does not move."""
-    weights = {path: (down.detach().clone(), up.detach().clone()) for path, (down, up) in adapter.weights.items()}
+    """The weights as they are kept: detached, and rounded to half precision so that what is validated and proved is what is saved, in half the bytes."""
+    weights = {path: (_rounded(down), _rounded(up)) for path, (down, up) in adapter.weights.items()}
     return Adapter(adapter.scope, adapter.rank, adapter.alpha, weights, adapter.invocation)
+
+
+def _rounded(tensor: Tensor) -> Tensor:
+    """In single precision, to the nearest half; as it is where that is past its range."""
+    half = tensor.detach().half().float()
+    return half if bool(half.isfinite().all()) else tensor.detach().clone()
+
+
+def _smallest(tensor: Tensor) -> Tensor:
+    """In half precision where that changes nothing."""
+    plain = tensor.detach().cpu().contiguous()
+    half = plain.half()
+    return half if torch.equal(half.float(), plain.float()) else plain
 
 
 def adapter_files(adapter: Adapter, *, backbone: str) -> dict[str, bytes]:
     """The adapter as the files of PEFT's layout: file name -> content."""
     tensors = {}
     for path, (down, up) in adapter.weights.items():
-        tensors[f"{_PREFIX}{path}.lora_A.weight"] = down.detach().cpu().contiguous()
-        tensors[f"{_PREFIX}{path}.lora_B.weight"] = up.detach().cpu().contiguous()
+        tensors[f"{_PREFIX}{path}.lora_A.weight"] = _smallest(down)
+        tensors[f"{_PREFIX}{path}.lora_B.weight"] = _smallest(up)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -118,7 +118,7 @@ class _Fit:
         else:
             encoded = 0.0
         assert self.state.best is not None
-        adapter = Adapter(self.scope, self.config.rank, self.config.alpha, self._pairs(self.best_weights), self._invocation)
+        adapter = frozen_copy(Adapter(self.scope, self.config.rank, self.config.alpha, self._pairs(self.best_weights), self._invocation))
         best = dict(self.state.best)
         log_p = [tuple(row) for row in best.pop("log_p")]
         state, embeddings_ED = self.state, self.kept.embeddings_ED if self.kept is not None else None
