@@ -1,0 +1,113 @@
+"""Calibrate open questions: on tasks that a fold's backbone has not been trained on, asked as nobody's training asked them.
+
+    python -m benchmarks.open_questions                 after the folds of benchmarks.left_out are trained; writes open_questions.json beside the weights
+
+A backbone's answers to questions it was trained on say nothing about how sure it may be of others. So every fold's backbone is asked about the tasks that
+were left out of it; one temperature is fitted on all of them, each counting alike, yes and no alike. It is told how well that works on a task that is left out
+of the fitting, too. The shipped backbone has seen more data than the folds; its map is theirs.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import DATA, ROOT, record
+from benchmarks.judge_data import JUDGES, METRICS, JudgeData
+from benchmarks.left_out import FOLDS, as_examples
+from snapjudge.core.calibration import Calibration
+from snapjudge.core.example import Example
+from snapjudge.core.metric import Metric
+from snapjudge.core.question import OpenQuestion
+from snapjudge.flows.metric_files import read_metric
+from snapjudge.generalist import OPEN_FILE, Generalist
+from snapjudge.model.hub import mini_folder
+from snapjudge.prove.calibrators import CalibrationData, fit_calibration
+from snapjudge.prove.figures import figures
+from snapjudge.prove.proof import scored
+from snapjudge.store.files import write_file
+
+_ROWS = 400  # of each label of a task
+CHOICES = ("tone",)
+
+Asked = dict[str, tuple[Metric, list[Example], list[tuple[float, ...]]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "folds")
+    parser.add_argument("--out", type=Path, default=mini_folder())
+    options = parser.parse_args()
+    found, told = {}, {}
+    for kind, names in (("boolean", [name for name in JUDGES if name not in CHOICES]), ("choice", list(CHOICES))):
+        asked = {name: one for fold in FOLDS for name, one in answers(options.backbones / fold, FOLDS[fold], names).items()}
+        found[kind] = fitted(list(asked.values()))
+        told[kind] = {name: reached(name, asked) for name in asked}
+    write_file(options.out / OPEN_FILE, json.dumps({"calibration": {kind: one.model_dump(mode="json") for kind, one in found.items()}}, indent=1))
+    record("open_questions", {"calibration": {kind: one.model_dump(mode="json") for kind, one in found.items()}, **told}, "python -m benchmarks.open_questions")
+
+
+def answers(folder: Path, left_out: Sequence[str], names: Sequence[str]) -> Asked:
+    """The raw answers of a fold's backbone to the questions of the tasks it has not seen."""
+    generalist, data = Generalist.load(str(folder)), JudgeData(DATA)
+    generalist.calibrations = {}
+    found: Asked = {}
+    for name in names:
+        metric = read_metric(METRICS / f"{name}.yaml")
+        if JUDGES[name].task not in left_out or metric.type not in ("boolean", "choice"):
+            continue
+        rows = data.parts(name)
+        examples = even(as_examples([*rows["calibration"], *rows["test"]], metric))
+        question = OpenQuestion(instructions=metric.question, type=metric.type, options=() if metric.type == "boolean" else metric.label_names)
+        items = [{str(field): example.inputs[field] for field in metric.ordered_inputs if field in example.inputs} for example in examples]
+        judged = [one[0].probabilities for one in generalist.ask_many(items, [question]) if isinstance(one, list)]
+        found[name] = metric, examples, [tuple(float(np.log(max(value, 1e-12))) for value in one.values()) for one in judged]
+    return found
+
+
+def even(examples: Sequence[Example]) -> list[Example]:
+    """As many of each label, up to a bound."""
+    by_label: dict[int, list[Example]] = {}
+    for example in examples:
+        by_label.setdefault(example.label_index, []).append(example)
+    most = min(_ROWS, *(len(own) for own in by_label.values()))
+    rng = random.Random(0)  # noqa: S311 - reproducible data
+    return [example for label in sorted(by_label) for example in rng.sample(by_label[label], most)]
+
+
+def fitted(asked: Sequence[tuple[Metric, list[Example], list[tuple[float, ...]]]]) -> Calibration:
+    """A temperature, for all tasks together; each stands there with as many rows."""
+    if not asked:
+        return Calibration()
+    fewest = min(len(log_p) for _, _, log_p in asked)
+    rng = random.Random(0)  # noqa: S311 - reproducible data
+    log_p, labels, groups = list[tuple[float, ...]](), list[int](), list[int]()
+    for number, (_, examples, own) in enumerate(asked):
+        for place in rng.sample(range(len(own)), fewest):
+            log_p.append(own[place])
+            labels.append(examples[place].label_index)
+            groups.append(number)
+    return fit_calibration(CalibrationData(log_p, labels, groups), "pairwise")  # as for the two sides of a pair: no label has an offset of its own
+
+
+def reached(name: str, asked: Asked) -> dict[str, Any]:
+    """Ranking and calibration of one task, by a map fitted on the others."""
+    metric, examples, log_p = asked[name]
+    others = fitted([one for other, one in asked.items() if other != name])
+    told: dict[str, Any] = {"rows": len(examples)}
+    for kind, calibration in (("raw", Calibration()), ("calibrated on the others", others)):
+        made = figures(scored(log_p, calibration, metric, examples)[0], metric, draws=500)
+        told[kind] = {
+            figure: [round(made[figure].value, 4), round(made[figure].low, 4), round(made[figure].high, 4)]
+            for figure in ("auroc", "macro_auroc", "ece")
+            if figure in made
+        }
+    return told
+
+
+if __name__ == "__main__":
+    main()
