@@ -5,8 +5,10 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from snapjudge.core.example import Example, Provenance
 from snapjudge.curate.perturb.attacks import attack, harmless, placed
@@ -104,11 +106,11 @@ def test_a_kind_that_does_not_fit_gives_nothing():
 
 
 def test_invented_people_are_the_same_in_every_process():
-    script = (
-        "from snapjudge.curate.perturb.personal import People\n"
-        "people = People(3)\n"
-        "print([people.invented(kind) for kind in ('name', 'city', 'date', 'time', 'date_of_birth', 'ssn', 'address') for _ in range(60)])"
-    )
+    files = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+    recipes = [yaml.safe_load(file.read_text()) for file in files]
+    kinds = sorted({kind for one in recipes if isinstance(one, dict) for kind in one.get("invented", {}).values()} | {"nif"})
+    assert len(kinds) > 20
+    script = f"from snapjudge.curate.perturb.personal import People\npeople = People(3)\nprint([people.invented(kind) for kind in {kinds} for _ in range(60)])"
     told = [
         subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
         for seed in ("1", "2")

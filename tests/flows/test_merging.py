@@ -54,18 +54,21 @@ def test_a_stated_merge_writes_the_next_version_of_each(policies, tmp_path):
     assert len(weights) == 1
 
 
-def test_a_search_keeps_its_table_and_goes_on(policies, tmp_path):
+@pytest.mark.parametrize(("call", "trials"), [(3, 0), (5, 2)], ids=["while contents are read", "between trials"])
+def test_a_search_keeps_its_table_and_goes_on(policies, tmp_path, call, trials):
     _, names, data = policies
     config = SearchConfig(trials=4, methods=("linear", "ties"), floors={"says_buy": 0.2})
     asked = []
 
     def stop():
         asked.append(1)
-        return len(asked) == 3
+        return len(asked) == call
 
     request = MergeRequest(names, data, tmp_path, config)
     with pytest.raises(Interrupted):
         merge_judges(request, stop=stop)
+    assert len((tmp_path / ".merge" / TABLE).read_text().splitlines()) == 1 + trials
+    assert [file.name for file in (tmp_path / ".merge").iterdir()] == [TABLE]
     with pytest.raises(RunConflict, match="interrupted search"):
         merge_judges(request)
     result = merge_judges(MergeRequest(names, data, tmp_path, config, resume=True))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from snapjudge.errors import Interrupted, RunConflict
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
 from snapjudge.flows.pretrain import RECORD, PretrainRequest, pretrain
 from snapjudge.testing import make_examples, write_tiny_decoder
 from snapjudge.train.multitask import WholeConfig
@@ -23,6 +23,22 @@ def request_of(tmp_path):
     (tmp_path / "more.yaml").write_text(MORE)
     start = str(write_tiny_decoder(tmp_path / "llama", "llama"))
     return lambda **more: PretrainRequest(tmp_path / "recipe.yaml", tmp_path / "data", tmp_path / "out", start, **more)
+
+
+def test_a_request_that_is_refused_leaves_nothing_behind(tmp_path, request_of):
+    with pytest.raises(OptionInvalid, match="nothing in the recipe"):
+        pretrain(request_of(without=["manner"]), CONFIG)
+    (tmp_path / "more.yaml").rename(tmp_path / "gone.yaml")
+    with pytest.raises(OptionInvalid, match="cannot read"):
+        pretrain(request_of(), CONFIG)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_kind_of_run_is_not_taken(tmp_path, request_of):
+    (tmp_path / "out" / "work").mkdir(parents=True)
+    (tmp_path / "out" / "work" / "state.safetensors").write_bytes(b"old")
+    with pytest.raises(RunConflict, match="other data"):
+        pretrain(request_of(resume=True), CONFIG)
 
 
 def stopped_after(steps):

@@ -34,7 +34,7 @@ def judges(as_json: AsJson = False) -> None:
             shown = "-" if one.figure is None else f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])}"
             flags = "-" if not metric.positive_labels else f"{threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")
             reads = ", ".join(f"{name}?" if name in metric.optional else name for name in metric.ordered_inputs)
-            return one.name, escape(metric.question), reads, shown, flags, "; ".join(limits(one.proof)) or "-", _place(one)
+            return one.name, escape(metric.question), reads, shown, flags, escape("; ".join(limits(one.proof)) or "-"), _place(one)
 
         for one in found:
             table.add_row(*row(one))

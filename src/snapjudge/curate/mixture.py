@@ -139,12 +139,26 @@ class Mixture:
                 self._never_asked[file].append(name)
         self._words = sorted({word for rows in list(self.rows.values()) for row in rows[:300] for word in plain_text(row.inputs).split() if word.isalpha()})
 
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The files that were read, by their names in the recipe."""
+        beside = {*(name for task in self.tasks.values() for name in task.templates), *([self.recipe.neutral] if self.recipe.neutral else ())}
+        return {name: self._path(name) for name in sorted(self._files)} | {name: self._folder / name for name in sorted(beside)}
+
+    @property
+    def licences(self) -> dict[str, str]:
+        """The licences that the rows of each data file state."""
+        return {name: "; ".join(sorted({row.licence or "not stated" for row in rows})) for name, rows in sorted(self._files.items())}
+
+    def _path(self, name: str) -> Path:
+        return self._data / f"{name}.train.jsonl"
+
     def _kept(self, files: Sequence[str]) -> list[str]:
         return [name for name in files if name not in self._without]
 
     def _file(self, name: str) -> list[Row]:
         if name not in self._files:
-            path = self._data / f"{name}.train.jsonl"
+            path = self._path(name)
             if not path.exists():
                 hint = "say with --data where the rows lie, or leave it out with --without"
                 raise OptionInvalid(f"the recipe's file {path} does not exist", hint=hint, received=name)

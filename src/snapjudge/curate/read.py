@@ -80,7 +80,7 @@ def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iter
             with path.open("rb") as lines:
                 yield from _json_lines(lines, mapping)
     except OSError as error:
-        raise StorageFailed(f"cannot read {path}: {error.strerror or error}", hint="check the path and its permissions", received=str(path)) from error
+        raise _unreadable(path, error) from error
 
 
 def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record]:
@@ -308,6 +308,17 @@ def _same_id(examples: Sequence[Example]) -> Iterator[Problem]:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a data file, for the record of a run."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """sha256 of a data file, for the record of a run.
+
+    Raises:
+        StorageFailed: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(f"cannot read {path}: {error.strerror or error}", hint="check the path and its permissions", received=str(path))

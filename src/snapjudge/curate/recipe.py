@@ -85,11 +85,6 @@ class Recipe(Frozen):
         named = ([*task.files, *task.benign, *task.never_in, *(file for made in task.made for file in made.files)] for task in self.tasks.values())
         return sorted({name for names in named for name in names})
 
-    @property
-    def parts(self) -> list[str]:
-        """The files beside the recipe that belong to it."""
-        return sorted({*(name for task in self.tasks.values() for name in task.templates), *([self.neutral] if self.neutral else ())})
-
 
 class Template(Frozen):
     """A row with {slot}s."""

@@ -13,6 +13,16 @@ from snapjudge.store.files import storage_errors, write_file
 MARK = "run.json"
 
 
+def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> None:
+    """Say early that an interrupted run lies in the folder.
+
+    Raises:
+        RunConflict: neither `resume` nor `restart` was said.
+    """
+    if folder.exists() and not (resume or restart):
+        raise RunConflict(f"an interrupted training of {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
+
+
 def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> None:
     """Make the folder, or take the one that an interrupted run of the same record left.
 
@@ -23,14 +33,13 @@ def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: 
     Raises:
         RunConflict: an interrupted run lies there and `resume` was not said, or it was of something else.
     """
+    refuse_taken(folder, what, resume=resume, restart=restart)
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     mark = folder / MARK
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        if not resume:
-            raise RunConflict(f"an interrupted training of {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
-        known = json.loads(mark.read_bytes())["digest"] if mark.exists() else digest
+    if folder.exists() and any(folder.iterdir()):  # an empty one is of a run that was killed before it wrote anything
+        known = json.loads(mark.read_bytes())["digest"] if mark.exists() else ""
         if known != digest:
             raise RunConflict(
                 f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart"

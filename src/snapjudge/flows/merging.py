@@ -185,12 +185,26 @@ class _Merging:
         return MergeResult(config, merged.error, found, folders, proofs)
 
     def _search(self) -> SearchResult:
-        with tempfile.TemporaryDirectory() as work, ExitStack() as stores:
-            for number, policy in enumerate(self.policies if self._by_readout() else ()):
-                spill = Path(work) / f"contents-{number}.bin"
-                store = stores.enter_context(ContentStore(budget=_KEPT // len(self.policies), spill=spill, device=policy.judge.backbone.device))
-                policy.kept = KeptContents(policy.judge.backbone, policy.contents["validation"], store, self.progress, self.stop)
-            return search(self._measure, len(self.judges), self.request.search, path=self.table, progress=self.progress, stop=self.stop)
+        with ExitStack() as stores:
+
+            def measure(config: MergeConfig, part: int | None) -> dict[str, float]:
+                if self._by_readout():
+                    self._keep(stores)
+                return self._measure(config, part)
+
+            try:
+                return search(measure, len(self.judges), self.request.search, path=self.table, progress=self.progress, stop=self.stop)
+            finally:
+                for policy in self.policies:
+                    policy.kept = None
+
+    def _keep(self, stores: ExitStack) -> None:
+        """Read the validation contents, at the first trial that is made."""
+        for number, policy in enumerate(self.policies):
+            if policy.kept is None:
+                spill, share = self.table.with_name(f"contents-{number}.bin"), _KEPT // len(self.policies)
+                store = stores.enter_context(ContentStore(budget=share, spill=spill, device=policy.judge.backbone.device))
+                policy.kept = KeptContents(policy.judge.backbone, policy.contents["validation"], store, Silent(), self.stop)
 
     def _by_readout(self) -> bool:
         """Whether a trial leaves the contents' states as they are."""

@@ -19,12 +19,12 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.mixture import Mixture, Posed
 from snapjudge.curate.ranking import auroc
-from snapjudge.curate.recipe import Recipe, read_recipe
+from snapjudge.curate.read import file_digest
+from snapjudge.curate.recipe import read_recipe
 from snapjudge.errors import LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
 from snapjudge.flows.bundling import now
-from snapjudge.flows.claims import claim_folder
+from snapjudge.flows.claims import claim_folder, refuse_taken
 from snapjudge.flows.record import machine, revision, versions
-from snapjudge.flows.training_data import data_digests
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import EMBEDDED, backbone_folder, load_backbone
 from snapjudge.model.prompt import Content, content_windows, render_readout
@@ -34,6 +34,7 @@ from snapjudge.train.multitask import Drawn, WholeConfig, WholeResult, train_who
 from snapjudge.train.save import save_backbone
 
 _LOOKED_AT = 100  # held-back rows of each task in a curve
+_WHAT = "a backbone"
 RECORD = "pretraining.json"
 
 
@@ -81,7 +82,7 @@ class _Pretraining:
     def run(self) -> WholeResult:
         recipe = read_recipe(self.request.recipe)
         self.backbone = load_backbone(self.request.start)
-        self._claim(recipe)
+        refuse_taken(self.work, _WHAT, resume=self.request.resume, restart=self.request.restart)
         self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
         self.mixture = Mixture(
             recipe,
@@ -92,6 +93,7 @@ class _Pretraining:
             share=self.request.share,
             instructions=self.request.instructions,
         )
+        self._claim()
         if self.request.content_mask in ("causal", "bidirectional"):
             self.backbone.content_mask = self.request.content_mask  # type: ignore[assignment]
         self.asking = Asking(self.backbone)
@@ -102,22 +104,21 @@ class _Pretraining:
         self._write(result, time.monotonic() - began)
         return result
 
-    def _claim(self, recipe: Recipe) -> None:
+    def _claim(self) -> None:
         """The work folder, which belongs to one recipe with its templates and data, one start and one configuration."""
-        request, beside = self.request, self.request.recipe.parent
-        data = [request.data / f"{name}.train.jsonl" for name in recipe.files if name not in request.without]
+        request = self.request
         record = {
-            "recipe": data_digests([request.recipe, *(beside / name for name in recipe.parts)]),
-            "data": data_digests([path for path in data if path.exists()]),
+            "recipe": file_digest(request.recipe),
+            "data": {name: file_digest(path) for name, path in self.mixture.sources.items()},
             "start": self.backbone.digest,
             "options": self._options(),
             "config": self.config.model_dump(mode="json"),
         }
-        claim_folder(self.work, record, "a backbone", resume=request.resume, restart=request.restart)
+        claim_folder(self.work, record, _WHAT, resume=request.resume, restart=request.restart)
 
     def _options(self) -> dict[str, Any]:
         request = self.request
-        return {"without": list(request.without), "share": request.share, "instructions": request.instructions, "content_mask": request.content_mask}
+        return {"without": sorted(set(request.without)), "share": request.share, "instructions": request.instructions, "content_mask": request.content_mask}
 
     def _draw(self, number: int) -> Drawn | None:
         inputs, posed = self.mixture.draw(number)
@@ -149,7 +150,6 @@ class _Pretraining:
         return {name: area.value for name, area in areas.items() if area is not None}
 
     def _write(self, result: WholeResult, seconds: float) -> None:
-        rows = [row for some in self.mixture.rows.values() for row in some if row.licence]
         record: dict[str, Any] = {
             "created": now(),
             "recipe": self.mixture.recipe.name,
@@ -157,7 +157,7 @@ class _Pretraining:
             "request": self._options(),
             "config": self.config.model_dump(),
             "rows": {name: len(some) for name, some in self.mixture.rows.items()},
-            "licences": dict(sorted({row.file: row.licence for row in rows}.items())),
+            "licences": self.mixture.licences,
             "tokens": result.tokens,
             "questions": result.questions,
             "seconds": round(result.seconds, 1),

@@ -128,9 +128,7 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
 def limits(proof: Proof) -> list[str]:
     """The same limits in a few words each: where the main figure is clearly worse, what flips verdicts, what the test contradicts."""
     found = ["promise not kept on its test"] if proof.calibration.threshold.guaranteed and contradiction(proof) else []
-    found += [
-        f"{one.value if one.by != 'characters' else f'{one.value} characters'}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)
-    ]
+    found += [f"{_sliced(one).removeprefix('of ')}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
     return found + [f"{one.name} flips {one.rate.value:.0%}" for one in proof.probes if not one.fine and one.rate is not None]
 
 

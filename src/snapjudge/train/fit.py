@@ -66,7 +66,8 @@ def fit(
     """Fit an adapter of the given scope.
 
     Args:
-        questions: what the adapter learns to answer; one, or several of which `data.asked` tells which belongs to which content.
+        questions: what the adapter learns to answer; one, or several of which `data.asked` tells which belongs to which content. Adapters of theirs are
+            not looked at. The result's invocation tokens are the first one's: give a question its own before exporting (`dataclasses.replace`).
         validate: turns the validation contents' raw label log-probabilities into a figure.
         folder: where the resumable state and, past the memory budget, the content states are written.
         stop: asked after every step; True saves the state and raises Interrupted.
@@ -93,6 +94,11 @@ class _Fit:
     store: ContentStore
 
     def __post_init__(self) -> None:
+        asked, held = self.data.asked, self.data.validation_asked
+        if len(self.questions) > 1:
+            counts = len(asked), len(held)
+            assert counts == (len(self.data.contents), len(self.data.validation)), "which question is each content asked?"
+        assert set(asked) | set(held) <= set(range(len(self.questions))), "a question that is not there"
         self.path = self.folder / f"fit-{self.scope}.safetensors"
         most = max(map(len, self.data.targets), default=0)
         self.targets_NL = self._rows(self.data.targets, most)

@@ -60,19 +60,22 @@ class KeptContents:
 
     def logits(self, chosen: Sequence[int], readout: Readout, adapter: Adapter) -> Tensor:
         """Label logits [R, L] of all reads of some contents."""
-        layers, lengths_R = self.store.batch([read for index in chosen for read in self.reads[index]])
-        return self.backbone.read_batch(layers, lengths_R, readout, adapter)
+        return self._logits([read for index in chosen for read in self.reads[index]], readout, adapter)
 
     def log_p(self, chosen: Sequence[int], readout: Readout, adapter: Adapter, metric: Metric) -> list[tuple[float, ...]]:
-        """Label log-probabilities of some contents; kept states are in half precision, so they differ from scored ones by about 1e-4."""
-        order = sorted(chosen, key=lambda index: self.contents[index].tokens)
-        found: dict[int, tuple[float, ...]] = {}
-        for part in parts_of(order, [content.tokens for content in self.contents]):
-            with torch.inference_mode():
-                logits_RL = self.logits(part, readout, adapter)
-                rows_EL = combined(logits_RL, [self.contents[index] for index in part], metric)
-            found |= {index: tuple(row) for index, row in zip(part, rows_EL.double().tolist(), strict=True)}
-        return [found[index] for index in chosen]
+        """Label log-probabilities of some contents, however long; kept states are in half precision, so they differ a little from scored ones."""
+        lengths = [len(window) for content in self.contents for window in content.windows]
+        reads = sorted((read for index in chosen for read in self.reads[index]), key=lengths.__getitem__)
+        rows: dict[int, Tensor] = {}
+        with torch.inference_mode():
+            for part in parts_of(reads, lengths):
+                rows |= zip(part, self._logits(part, readout, adapter), strict=True)
+            found = [combined(torch.stack([rows[read] for read in self.reads[index]]), [self.contents[index]], metric)[0] for index in chosen]
+        return [tuple(row.double().tolist()) for row in found]
+
+    def _logits(self, reads: Sequence[int], readout: Readout, adapter: Adapter) -> Tensor:
+        layers, lengths_R = self.store.batch(reads)
+        return self.backbone.read_batch(layers, lengths_R, readout, adapter)
 
 
 def combined(logits_RL: Tensor, contents: Sequence[Content], metric: Metric) -> Tensor:
@@ -85,7 +88,7 @@ def combined(logits_RL: Tensor, contents: Sequence[Content], metric: Metric) -> 
 
 
 def parts_of(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """A batch in parts of bounded tokens, so that long contents do not ask for all memory at once."""
+    """A batch in parts of bounded tokens, so that it does not ask for all memory at once; one item alone may be longer."""
     parts: list[list[int]] = [[]]
     tokens = 0
     for index in batch:

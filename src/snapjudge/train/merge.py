@@ -88,7 +88,8 @@ def merge_adapters(adapters: Sequence[Adapter], config: MergeConfig, *, rank: in
     """One adapter from several on the same layers and of one scope.
 
     Args:
-        rank: of the result; the largest of the given ones unless said. With the sum of all ranks a linear merge loses nothing.
+        rank: of the result; the largest of the given ones unless said. With the sum of all ranks a linear merge loses nothing (but what rounding to half
+            precision takes where it is kept, which the stated error does not count).
 
     Raises:
         OptionInvalid: scopes or layers differ.

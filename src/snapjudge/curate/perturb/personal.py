@@ -24,7 +24,9 @@ _UNORDERED = {"city": "it_IT"}
 
 
 class People:
-    """A source of invented people: the same ones for the same seed, today and tomorrow."""
+    """A source of invented people: the same ones for the same seed, in every process; of kinds that Faker counts from today (but dates, times and birth
+    dates, which are made here) the same ones on the same day.
+    """
 
     def __init__(self, seed: int) -> None:
         from faker import Faker  # noqa: PLC0415 - an optional package
@@ -55,4 +57,9 @@ class People:
         make = getattr(self._ordered.get(kind, self._faker), kind, None)
         if make is None:
             raise OptionInvalid(f"Faker makes no {kind!r}", hint="such as name, email, iban; faker.readthedocs.io lists the providers", received=kind)
-        return str(make()).replace("\n", ", ")
+        kept = random.getstate()
+        random.seed(self._rng.random())  # some of Faker's numbers are drawn from the process's own generator
+        try:
+            return str(make()).replace("\n", ", ")
+        finally:
+            random.setstate(kept)
