@@ -71,7 +71,7 @@ def asked(folder: Path) -> dict[str, list[float]]:
     for name, files in ASKED.items():
         metric = read_metric(METRICS / f"{name}.yaml")
         for file in files:
-            found[file] = told(zero_shot(generalist, metric, examples_of(data, name, [file], metric)), metric)["auroc"]
+            found[file] = told(zero_shot(generalist, metric, examples_of(data, name, file, metric)), metric)["auroc"]
     return found
 
 

@@ -15,7 +15,7 @@ from benchmarks.judge_data import JUDGES, METRICS, JudgeData, write_parts
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
-from snapjudge.store.bundles import built_in
+from snapjudge.store.bundles import MANIFEST, built_in
 from snapjudge.train.terms import FitConfig
 
 RANK = 8
@@ -28,9 +28,12 @@ def main() -> None:
     parser.add_argument("--backbone", default="mini")
     parser.add_argument("--without", nargs="*", default=[])
     options = parser.parse_args()
-    data = JudgeData(DATA, without=options.without)
+    data, backbone = JudgeData(DATA, without=options.without), str(Path(options.backbone).resolve()) if Path(options.backbone).is_dir() else options.backbone
     for name in options.only:
-        result = build(name, data, options.out.resolve(), options.backbone)
+        if (options.out / name / "1" / MANIFEST).exists():
+            print(f"{name} is there", flush=True)
+            continue
+        result = build(name, data, options.out.resolve(), backbone)
         shown = ", ".join(f"{key} {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" for key, figure in list(result.proof.judge_figures.items())[:6])
         print(f"{result.judge}: {shown} ({result.seconds:.0f} s)", flush=True)
 
@@ -47,7 +50,7 @@ def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progre
         try:
             paths = write_parts(data.parts(name), Path("data"))
             validation, calibration, test = ([paths[part]] for part in ("validation", "calibration", "test"))
-            request = TrainRequest(METRICS / f"{name}.yaml", [paths["train"]], out, test, validation=validation, calibration=calibration)
+            request = TrainRequest(METRICS / f"{name}.yaml", [paths["train"]], out, test, validation=validation, calibration=calibration, resume=True)
             return train_judge(request, config, progress or Silent())
         finally:
             os.chdir(before)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import random
 import tempfile
 import time
@@ -71,14 +72,21 @@ def balanced(examples: Sequence[Example], count: int, seed: int) -> list[Example
 
 
 def fit_judge(
-    backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], scope: Scope, config: FitConfig, metric: Metric = TOXICITY
+    backbone: Backbone,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    scope: Scope,
+    config: FitConfig,
+    metric: Metric = TOXICITY,
+    judged_as: Metric | None = None,
 ) -> FitResult:
-    """Fit an adapter as `train` does; the epoch is picked by the metric's main figure on the validation examples."""
-    readout, name = render_readout(metric, backbone), main_figure(metric)
+    """Fit an adapter as `train` does; the epoch is picked by the metric's main figure (or that of `judged_as`) on the validation examples."""
+    judged_as = judged_as or metric
+    readout, name = render_readout(metric, backbone), main_figure(judged_as)
     data = FitData(contents_of(train, metric, backbone), [example.target or () for example in train], contents_of(validation, metric, backbone))
 
     def validate(log_p: Sequence[tuple[float, ...]]) -> Validation:
-        found = figures(scored(log_p, Calibration(), metric, validation)[0], metric, draws=50)
+        found = figures(scored(log_p, Calibration(), judged_as, validation)[0], judged_as, draws=50)
         return Validation(found[name].value, name, found["log_loss"].value, 0.0 if name == "pearson" else 0.5, 0.03)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +110,11 @@ def score_baselines(
         "embedding + LR": baselines.embedding(data[0], data[1], [data[2]], labels)[0],
     }
     return {name: scored([tuple(row) for row in log_p.tolist()], Calibration(), metric, test)[0] for name, log_p in found.items()}
+
+
+def rows_of(scores: Scored) -> list[tuple[float, ...]]:
+    """Log-probabilities by row."""
+    return [tuple(math.log(max(value, 1e-12)) for value in row) for row in scores.probabilities.tolist()]
 
 
 def triple(found: Scored, name: str, metric: Metric = TOXICITY) -> list[float]:

@@ -6,14 +6,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import fit_judge, score_baselines, score_judge
-from snapjudge.core.calibration import Calibration
+from benchmarks.common import fit_judge, rows_of, score_baselines, score_judge
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.model.backbone import Backbone
 from snapjudge.prove.figures import Scored, figures, positive_of, ranked_counts
-from snapjudge.prove.proof import scored
-from snapjudge.train.terms import FitConfig
+from snapjudge.train.terms import FitConfig, LogP
 
 SHOWN = ("auroc", "balanced_accuracy", "recall_at_1_fpr", "fpr", "recall", "f1", "macro_f1", "accuracy", "macro_auroc", "ece")
 Told = dict[str, dict[str, list[float]]]
@@ -21,32 +19,33 @@ Told = dict[str, dict[str, list[float]]]
 
 def contend(
     backbones: Mapping[str, Backbone],
-    embedder: Backbone | None,
+    embedders: Mapping[str, Backbone],
     train: Sequence[Example],
     validation: Sequence[Example],
     sets: Mapping[str, Sequence[Example]],
     metric: Metric,
     config: FitConfig,
-) -> dict[str, dict[str, Scored]]:
-    """Contender -> set -> scores; all learn from `train` and choose their epoch, penalty and threshold on `validation`.
+) -> dict[str, dict[str, LogP]]:
+    """Contender -> set -> raw label log-probabilities; all learn from `train` and choose their epoch or penalty on `validation`.
 
     Args:
-        embedder: whose states the frozen-embedding baseline reads; None leaves the two baselines out.
+        backbones: each is given an adapter.
+        embedders: whose frozen states a logistic regression reads; with none, TF-IDF is left out, too.
     """
-    found: dict[str, dict[str, Scored]] = {}
+    found: dict[str, dict[str, LogP]] = {}
     for name, backbone in backbones.items():
         judge = fit_judge(backbone, train, validation, "readout", config, metric)
-        held = scored(judge.log_p, Calibration(), metric, validation)[0]
-        found[name] = {file: flagged(score_judge(backbone, judge, examples, metric), held, metric) for file, examples in sets.items()}
-    if embedder is None:
-        return found
+        found[name] = {file: rows_of(score_judge(backbone, judge, examples, metric)) for file, examples in sets.items()}
     everything = [example for examples in sets.values() for example in examples]
-    for name, scores in score_baselines(embedder, train, validation, [*validation, *everything], metric).items():
-        held, at = scores.take(np.arange(len(validation))), len(validation)
-        found[name] = {}
-        for file, examples in sets.items():
-            found[name][file] = flagged(scores.take(np.arange(at, at + len(examples))), held, metric)
-            at += len(examples)
+    for embedder, backbone in embedders.items():
+        scores = score_baselines(backbone, train, validation, everything, metric)
+        named = {"TF-IDF + LR": scores["TF-IDF + LR"], f"embedding of {embedder} + LR": scores["embedding + LR"]}
+        for name, one in named.items():
+            rows, at = rows_of(one), 0
+            found[name] = {}
+            for file, examples in sets.items():
+                found[name][file] = rows[at : at + len(examples)]
+                at += len(examples)
     return found
 
 

@@ -13,18 +13,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from snapjudge.core.example import Example
+from snapjudge.core.metric import Metric
 from snapjudge.curate.made import expanded
 from snapjudge.curate.mixture import Mixture, Row, benign_rows, read_rows
 from snapjudge.curate.perturb.noise import NOISES, noisy_fields
+from snapjudge.curate.read import Record, to_example
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
-from snapjudge.curate.split import hashed
+from snapjudge.curate.split import groups_of, hashed
 from snapjudge.flows.metric_files import read_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
 _VALIDATION = 20  # one group in so many, where the backbone held back too little
-_WRITTEN = 1500  # rows of unseen templates
+_WRITTEN = 2000  # rows of unseen templates
 _BEGINNING = 200  # letters within which a refusal declines
 _DECLINES = re.compile(
     r"\bi(?:'m| am) (?:\w+ )?sorry|\bi apologi[sz]e|\bi can(?:'|no|\u2019)t|\bi cannot|\bi(?:'m| am) not able|\bi won't|\bi will not|\bas an ai\b"
@@ -158,21 +161,27 @@ class JudgeData:
         return Mixture(self.recipe, RECIPE.parent, self.data, seed=self.seed, without=self.without)
 
     def parts(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Train, validation, calibration and test rows as JSON objects; training rows are balanced and a third also stand there with noise."""
-        judge = JUDGES[name]
+        """Train, validation, calibration and test rows as JSON objects; training rows are balanced and a third also stand there with noise.
+
+        No text and no group is in two parts: groups that share a text are dealt as one, and what a part shares with a later one is left out of it.
+        """
+        judge, metric = JUDGES[name], read_metric(METRICS / f"{name}.yaml")
         rng = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible data
-        kept = [*self.mixture.rows.get(judge.task, ()), *(self.answers("train") if name == "refusal" else ())]
-        train = balanced(self.labelled(name, kept), judge.rows, rng)
-        validation = self.labelled(name, self.mixture.held_back.get(judge.task, ()))
-        if len({row["label"] for row in validation}) < len({row["label"] for row in train}):  # held-back groups that miss a label
-            validation += [row for row in train if _part(row, "validation", _VALIDATION) == 0]
-            train = [row for row in train if _part(row, "validation", _VALIDATION)]
-        train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
-        found = {"train": train, "validation": validation}
         dev = self.labelled(name, [*self.dev(judge.task), *self.written(judge.task)])
-        found["calibration"] = [row for row in dev if _part(row, "calibration", 2)]
-        found["test"] = [row for row in dev if not _part(row, "calibration", 2)]
-        return found
+        dealt: dict[str, list[str]] = {"calibration": [], "test": []}
+        for group, examples in groups_of(as_examples(dev, metric)).items():
+            dealt["calibration" if _number(group, "calibration", 2) else "test"] += [example.id for example in examples]
+        by_id = {row["id"]: row for row in dev}
+        found = {part: [row for one, row in by_id.items() if one in set_of] for part, set_of in ((part, set(ids)) for part, ids in dealt.items())}
+        taken = _Taken(metric, dev)
+        kept = self.labelled(name, [*self.mixture.rows.get(judge.task, ()), *(self.answers("train") if name == "refusal" else ())])
+        validation = taken.without(self.labelled(name, self.mixture.held_back.get(judge.task, ())))
+        if len({row["label"] for row in validation}) < len({row["label"] for row in kept}):  # held-back groups that miss a label
+            validation += taken.without([row for row in kept if _number(row["meta"]["group"], "validation", _VALIDATION) == 0])
+        taken.add(validation)
+        train = balanced(taken.without(kept), judge.rows, rng)
+        train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
+        return {"train": train, "validation": validation, **found}
 
     def dev(self, task: str, files: Sequence[str] | None = None) -> list[Row]:
         """Rows of the `.dev` files of a task, and of its benign ones with the answer no."""
@@ -232,9 +241,31 @@ class JudgeData:
         return found
 
 
-def _part(row: Mapping[str, Any], salt: str, parts: int) -> int:
-    """Which of some parts a row's group belongs to."""
-    return int(hashed(row["meta"]["group"], salt)[:8], 16) % parts
+def _number(group: str, salt: str, parts: int) -> int:
+    """Which of some parts a group belongs to."""
+    return int(hashed(group, salt)[:8], 16) % parts
+
+
+def as_examples(rows: Sequence[dict[str, Any]], metric: Metric) -> list[Example]:
+    """Lines of a data file as examples of the metric."""
+    return [to_example(Record(number, row), metric, row["meta"]["source"]) for number, row in enumerate(rows, 1)]
+
+
+class _Taken:
+    """The texts and groups of parts that are dealt already."""
+
+    def __init__(self, metric: Metric, rows: Sequence[dict[str, Any]]) -> None:
+        self.metric, self.texts, self.groups = metric, set[str](), set[str]()
+        self.add(rows)
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.texts |= {example.content_key for example in as_examples(rows, self.metric)}
+        self.groups |= {row["meta"]["group"] for row in rows}
+
+    def without(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows that share neither text nor group with them."""
+        keys = (example.content_key for example in as_examples(rows, self.metric))
+        return [row for row, key in zip(rows, keys, strict=True) if key not in self.texts and row["meta"]["group"] not in self.groups]
 
 
 def balanced(rows: Sequence[dict[str, Any]], count: int, rng: random.Random) -> list[dict[str, Any]]:

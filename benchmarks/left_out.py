@@ -13,20 +13,21 @@ Nothing is chosen on these rows: epochs and thresholds come from the training se
 import argparse
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import DATA, ROOT, record, table
-from benchmarks.contenders import contend, told
-from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData
+from benchmarks.common import DATA, ROOT, record
+from benchmarks.contenders import contend, flagged, told
+from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData, as_examples
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.core.question import OpenQuestion
-from snapjudge.curate.read import Record, to_example
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
@@ -76,8 +77,9 @@ def main() -> None:
         pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
     if options.fold:
         rows = measure(options.fold, load_backbone(str(options.backbones / options.fold)), load_backbone(options.start), options.backbones / options.fold)
-        print(table([row["task"], row["set"], *(f"{name} {next(iter(own.values()))[0]:.3f}" for name, own in row["figures"].items())] for row in rows))
         record(f"left_out_{options.fold}", {"fold": FOLDS[options.fold], "rows": rows}, f"python -m benchmarks.left_out --fold {options.fold}")
+        for row in rows:
+            print(row["task"], row["set"], *(f"{name} {next(iter(own.values()))[0]:.3f}" for name, own in row["figures"].items()), sep="  ")
 
 
 def measure(fold: str, backbone: Backbone, untrained: Backbone, folder: Path) -> list[dict[str, Any]]:
@@ -89,30 +91,48 @@ def measure(fold: str, backbone: Backbone, untrained: Backbone, folder: Path) ->
     for name in TASKS:
         task, metric = JUDGES[name].task, read_metric(METRICS / f"{name}.yaml")
         whole = task in FOLDS[fold]
-        files = data.recipe.tasks[task].files if whole else [file for file in data.recipe.tasks[task].files if file in FOLDS[fold]]
-        sets = {file: examples_of(data, name, [file], metric) for file in files}
-        sets = {file: examples for file, examples in sets.items() if len({example.label_index for example in examples}) > 1}
-        if not sets or name in {row["task"] for row in found}:
+        if name in {row["task"] for row in found}:
             continue
-        scores: dict[str, dict[str, Scored]] = {} if whole else fitted(data, name, metric, sets, {"judge": backbone, "untuned mini": untrained}, untrained)
+        sets = sets_of(data, name, metric, FOLDS[fold])
+        scores = {} if whole or not sets else fitted(data, name, metric, sets, backbone, untrained)
         for file, examples in sets.items():
             figures = {contender: told(own[file], metric) for contender, own in scores.items()}
             if metric.type == "boolean":
                 figures["asked"] = told(zero_shot(generalist, metric, examples), metric)
-            found.append({"task": name, "set": file, "rows": len(examples), "whole task left out": whole, "figures": figures})
+            labels = Counter(metric.label_names[example.label_index or 0] for example in examples)
+            found.append({"task": name, "set": file, "rows": len(examples), "labels": labels, "whole task left out": whole, "figures": figures})
             print(json.dumps(found[-1]), flush=True)
         path.write_text(json.dumps(found))
     return found
 
 
-def fitted(
-    data: JudgeData, name: str, metric: Metric, sets: dict[str, list[Example]], backbones: dict[str, Backbone], embedder: Backbone
-) -> dict[str, dict[str, Scored]]:
-    """Contender -> left-out set -> scores, all trained on the remaining sets."""
+def sets_of(data: JudgeData, name: str, metric: Metric, left_out: Sequence[str]) -> dict[str, list[Example]]:
+    """The left-out sets of a judge, those with two labels at least; of a task whose rows are written or gathered, those."""
+    task = JUDGES[name].task
+    spec = data.recipe.tasks[task]
+    if task in left_out and not spec.files:
+        parts = data.parts(name)
+        return {f"{name}, gathered": as_examples([*parts["calibration"], *parts["test"]], metric)[:_MOST]}
+    sets = {file: examples_of(data, name, file, metric) for file in spec.files if task in left_out or file in left_out}
+    for file, examples in sets.items():
+        if len({example.label_index for example in examples}) == 1:
+            print(f"{file} holds one label only and is left out", flush=True)
+    return {file: examples for file, examples in sets.items() if len({example.label_index for example in examples}) > 1}
+
+
+def fitted(data: JudgeData, name: str, metric: Metric, sets: dict[str, list[Example]], backbone: Backbone, untrained: Backbone) -> dict[str, dict[str, Scored]]:
+    """Contender -> left-out set -> scores; all trained on the remaining sets, flagging from where the balanced accuracy of held-back rows is highest."""
     parts = data.parts(name)
     rows = random.Random(0).sample(parts["train"], min(_FITTED, len(parts["train"])))  # noqa: S311 - reproducible data
     train, validation = as_examples(rows, metric), as_examples(parts["validation"], metric)
-    return contend(backbones, embedder, train, validation, sets, metric, FitConfig(rank=8, alpha=16.0, epochs=3, patience=2))
+    config = FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
+    backbones, everything = {"judge": backbone, "untuned mini": untrained}, {"": validation, **sets}
+    raw = contend(backbones, {"mini": backbone, "untuned mini": untrained}, train, validation, everything, metric, config)
+    found: dict[str, dict[str, Scored]] = {}
+    for contender, own in raw.items():
+        scores = {file: scored(log_p, Calibration(), metric, everything[file])[0] for file, log_p in own.items()}
+        found[contender] = {file: flagged(scores[file], scores[""], metric) for file in sets}
+    return found
 
 
 def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example]) -> Scored:
@@ -124,22 +144,25 @@ def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example
     return scored(log_p, Calibration(), metric, examples)[0]
 
 
-def examples_of(data: JudgeData, name: str, files: Sequence[str], metric: Metric) -> list[Example]:
-    """The `.dev` rows of a left-out set (of a small one its other rows, too); benign requests beside a set of one class."""
+def examples_of(data: JudgeData, name: str, file: str, metric: Metric) -> list[Example]:
+    """The `.dev` rows of a left-out set (of a small one its other rows, too), not too many of any label.
+
+    Beside a set of one class stand harmless requests that no training may use, in the same field.
+    """
     spec = data.recipe.tasks[JUDGES[name].task]
-    rows = []
-    for file in files:
-        own = data.file(spec, f"{file}.dev")
-        rows += own if len(own) >= _SMALL else [*own, *data.file(spec, f"{file}.train")]
-    benign = _BENIGN.get(files[0].split("/")[0])
-    if len({row.answer for row in rows}) == 1 and benign and files[0] != benign:
-        rows += data.file(spec, f"{benign}.dev", benign=True)
-    return as_examples(data.labelled(name, rows), metric)[:_MOST]
-
-
-def as_examples(rows: Sequence[dict[str, Any]], metric: Metric) -> list[Example]:
-    """Lines of a data file as examples of the metric."""
-    return [to_example(Record(number, row), metric, row["meta"]["source"]) for number, row in enumerate(rows, 1)]
+    rows = data.file(spec, f"{file}.dev")
+    if len(rows) < _SMALL:
+        rows += data.file(spec, f"{file}.train")
+    benign = _BENIGN.get(file.split("/", maxsplit=1)[0])
+    if len({row.answer for row in rows}) == 1 and benign and file != benign:
+        place = next(iter(rows[0].inputs))
+        others = data.file(spec, f"{benign}.dev", benign=True)
+        rows += [replace(row, inputs={place: next(iter(row.inputs.values()))}) for row in others]
+    by_label: dict[str, list[dict[str, Any]]] = {}
+    for line in data.labelled(name, rows):
+        by_label.setdefault(line["label"], []).append(line)
+    rng, most = random.Random(file), _MOST // max(1, len(by_label))  # noqa: S311 - reproducible data
+    return as_examples([line for label in sorted(by_label) for line in rng.sample(by_label[label], min(most, len(by_label[label])))], metric)
 
 
 if __name__ == "__main__":

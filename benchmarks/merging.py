@@ -4,19 +4,19 @@
 
 Per policy, with intervals, on the halves of the `.dev` rows that nothing has seen: separate adapters; one adapter trained on all policies together; the
 separate adapters merged at equal weights, by TPE and by the bandit, above floors; and a policy added later: the merge of three extended by a fourth, against
-training all four again. Beside each stand the seconds it took. Validation rows decide; test rows are looked at once.
+training all four again. Beside each stand the seconds of all fits and searches it needs. Validation rows decide; test rows are looked at once.
 """
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from benchmarks.common import DATA, arguments, fit_judge, record
-from benchmarks.judge_data import METRICS, JudgeData
-from benchmarks.left_out import as_examples
+from benchmarks.judge_data import METRICS, JudgeData, as_examples
 from benchmarks.scoring import joint_fit, told
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
@@ -83,29 +83,31 @@ def main() -> None:
         found[name] = {**own, "mean": round(sum(value[0] for value in own.values()) / len(own), 4), "seconds": round(seconds, 1), **more}
         print(name, found[name], flush=True)
 
-    began = time.monotonic()
-    separate = [fit_judge(backbone, one.parts["train"], one.parts["validation"], "readout", CONFIG, one.metric).adapter for one in policies]
-    report("separate adapters", separate, time.monotonic() - began)
+    fits = [fit_judge(backbone, one.parts["train"], one.parts["validation"], "readout", CONFIG, one.metric) for one in policies]
+    separate, fitting = [one.adapter for one in fits], sum(one.seconds for one in fits)
+    report("separate adapters", separate, fitting)
     began = time.monotonic()
     joint = joint_fit(backbone, [(one.metric, one.parts) for one in policies], CONFIG)
     report("one adapter, trained on all", [joint] * 4, time.monotonic() - began)
     equal = merged(separate, MergeConfig(weights=(1.0,) * 4))
-    report("merged at equal weights", [equal] * 4, 0.0)
+    report("merged at equal weights", [equal] * 4, fitting)
     best = {one.metric.name: one.auroc(adapter) for one, adapter in zip(policies, separate, strict=True)}
     for strategy in ("tpe", "bandit"):
         config, seconds, trials = searched(policies, separate, strategy, options.trials, best)
-        report(f"merged by {strategy}", [merged(separate, config)] * 4, seconds, config=config.model_dump(mode="json"), trials=trials)
-    added_later(backbone, policies, separate, options.trials, best, report)
+        report(f"merged by {strategy}", [merged(separate, config)] * 4, fitting + seconds, config=config.model_dump(mode="json"), trials=trials)
+    added_later(
+        backbone, policies, separate, options.trials, best, lambda name, one, seconds, **more: report(name, [one] * 4, fits[3].seconds + seconds, **more)
+    )
     record("merging", found, f"python -m benchmarks.merging --rows {options.rows} --trials {options.trials}")
 
 
 def policy(name: str, data: JudgeData, backbone: Backbone, rows: int) -> Policy:
-    """The first rows of a built-in judge's parts, which are in random order."""
-    metric = read_metric(METRICS / f"{name}.yaml")
+    """Some rows of a built-in judge's parts, at random."""
+    metric, rng = read_metric(METRICS / f"{name}.yaml"), random.Random(0)  # noqa: S311 - reproducible data
     most = {"train": rows, "validation": _HELD, "test": _TEST}
-    parts = {part: as_examples(own[: most[part]], metric) for part, own in data.parts(name).items() if part in most}
+    parts = {part: as_examples(rng.sample(own, min(most[part], len(own))), metric) for part, own in data.parts(name).items() if part in most}
     contents = {part: contents_of(own, metric, backbone) for part, own in parts.items()}
-    store = ContentStore(budget=2 << 30, spill=Path("/dev/null"), device=backbone.device)
+    store = ContentStore(budget=2 << 30, spill=Path(mkdtemp()) / "contents.bin", device=backbone.device)
     return Policy(metric, parts, contents, KeptContents(backbone, contents["validation"], store, Silent(), lambda: False))
 
 
@@ -134,12 +136,10 @@ def added_later(backbone: Backbone, policies: Sequence[Policy], separate: Sequen
     first, _, _ = searched(policies[:3], separate[:3], "tpe", trials, best)
     three = merged(separate[:3], first)
     config, seconds, count = searched(policies, [three, separate[3]], "tpe", trials, best)
-    report("a fourth merged into a merge of three", [merged([three, separate[3]], config)] * 4, seconds, config=config.model_dump(mode="json"), trials=count)
+    report("a fourth merged into a merge of three", merged([three, separate[3]], config), seconds, config=config.model_dump(mode="json"), trials=count)
     together = joint_fit(backbone, [(one.metric, one.parts) for one in policies[:3]], CONFIG)
     config, seconds, count = searched(policies, [together, separate[3]], "tpe", trials, best)
-    report(
-        "a fourth merged into one trained on three", [merged([together, separate[3]], config)] * 4, seconds, config=config.model_dump(mode="json"), trials=count
-    )
+    report("a fourth merged into one trained on three", merged([together, separate[3]], config), seconds, config=config.model_dump(mode="json"), trials=count)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 A backbone's answers to questions it was trained on say nothing about how sure it may be of others. So every fold's backbone is asked about the tasks that
 were left out of it; one temperature is fitted on all of them, each counting alike, yes and no alike. It is told how well that works on a task that is left out
-of the fitting, too. The shipped backbone has seen more data than the folds; its map is theirs.
+of the fitting, too (of choices there is one task only: how its temperature does elsewhere is not known). The shipped backbone has seen more data than the
+folds; its map is theirs.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import DATA, ROOT, record
-from benchmarks.judge_data import JUDGES, METRICS, JudgeData
-from benchmarks.left_out import FOLDS, as_examples
+from benchmarks.judge_data import JUDGES, METRICS, JudgeData, as_examples
+from benchmarks.left_out import FOLDS
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -80,16 +81,19 @@ def even(examples: Sequence[Example]) -> list[Example]:
 
 
 def fitted(asked: Sequence[tuple[Metric, list[Example], list[tuple[float, ...]]]]) -> Calibration:
-    """A temperature, for all tasks together; each stands there with as many rows."""
+    """A temperature, for all tasks together; each task (the kinds of personal data are one) stands there with as many rows."""
     if not asked:
         return Calibration()
-    fewest = min(len(log_p) for _, _, log_p in asked)
+    by_task: dict[str, list[tuple[tuple[float, ...], int]]] = {}
+    for metric, examples, own in asked:
+        by_task.setdefault(JUDGES[metric.name].task, []).extend((row, example.label_index) for row, example in zip(own, examples, strict=True))
+    fewest = min(len(rows) for rows in by_task.values())
     rng = random.Random(0)  # noqa: S311 - reproducible data
     log_p, labels, groups = list[tuple[float, ...]](), list[int](), list[int]()
-    for number, (_, examples, own) in enumerate(asked):
-        for place in rng.sample(range(len(own)), fewest):
-            log_p.append(own[place])
-            labels.append(examples[place].label_index)
+    for number, rows in enumerate(by_task.values()):
+        for row, label in rng.sample(rows, fewest):
+            log_p.append(row)
+            labels.append(label)
             groups.append(number)
     return fit_calibration(CalibrationData(log_p, labels, groups), "pairwise")  # as for the two sides of a pair: no label has an offset of its own
 
@@ -97,9 +101,9 @@ def fitted(asked: Sequence[tuple[Metric, list[Example], list[tuple[float, ...]]]
 def reached(name: str, asked: Asked) -> dict[str, Any]:
     """Ranking and calibration of one task, by a map fitted on the others."""
     metric, examples, log_p = asked[name]
-    others = fitted([one for other, one in asked.items() if other != name])
+    others = [one for other, one in asked.items() if JUDGES[other].task != JUDGES[name].task]
     told: dict[str, Any] = {"rows": len(examples)}
-    for kind, calibration in (("raw", Calibration()), ("calibrated on the others", others)):
+    for kind, calibration in (("raw", Calibration()), *([("calibrated on the other tasks", fitted(others))] if others else [])):
         made = figures(scored(log_p, calibration, metric, examples)[0], metric, draws=500)
         told[kind] = {
             figure: [round(made[figure].value, 4), round(made[figure].low, 4), round(made[figure].high, 4)]

@@ -5,13 +5,12 @@
 
 Each judge is measured on the half of the `.dev` rows that neither the backbone, nor the adapter, nor the calibration has seen; on whole data sets that no
 training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression and an adapter on the untuned
-`mini`, all trained on the judge's own rows.
-Sets left out one after the other come from `benchmarks.left_out`. The page docs/judges.md takes its tables from here.
+`mini`, all trained on the judge's own rows and calibrated as it is. Sets left out one after the other come from `benchmarks.left_out`. The page docs/judges.md
+takes its tables from here.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,14 @@ import yaml
 
 from benchmarks.common import DATA, RESULTS, ROOT, between, record
 from benchmarks.contenders import contend, told
-from benchmarks.judge_data import JUDGES, METRICS, JudgeData
-from benchmarks.left_out import as_examples, examples_of
+from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
+from benchmarks.left_out import examples_of
 from snapjudge.core.example import Example
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.progress import Silent
+from snapjudge.core.rules import ThresholdRule
+from snapjudge.flows.calibrating import CalibrationTerms
+from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge
 from snapjudge.model.backbone import Backbone
@@ -39,6 +41,7 @@ UNSEEN = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
     "pii_name": ("pii/conll03",),
 }
+OTHERS = ("TF-IDF + LR", "embedding of mini + LR", "embedding of untuned mini + LR", "untuned mini")
 PAGE = ROOT / "docs" / "judges.md"
 
 
@@ -93,12 +96,17 @@ def main() -> None:
 def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone) -> dict[str, Any]:
     """All figures of one judge."""
     metric, parts = judge.metric, data.parts(name)
-    train, validation, test = (as_examples(parts[part], metric) for part in ("train", "validation", "test"))
+    train, validation, calibration, test = (as_examples(parts[part], metric) for part in PARTS)
     config = FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
-    others = contend({"untuned mini": untuned}, untuned, train, validation, {"test": test}, metric, config)
-    shown = {"judge": told(judged(judge, test), metric)} | {other: told(own["test"], metric) for other, own in others.items()}
-    found: dict[str, Any] = {"rows": len(test), "test": shown, "by set": by_set(judge, test)}
-    found["unseen"] = {file: told(judged(judge, examples_of(data, name, [file], metric)), metric) for file in UNSEEN.get(name, ())}
+    sets = {"calibration": calibration, "test": test}
+    others = contend({"untuned mini": untuned}, {"mini": judge.backbone, "untuned mini": untuned}, train, validation, sets, metric, config)
+    rule = ThresholdRule.parse(metric.threshold) if metric.threshold else None
+    terms = CalibrationTerms(metric, calibration, rule, None, (), "")
+    shown = {"judge": told(judged(judge, test), metric)}
+    for other, own in others.items():
+        shown[other] = told(scored(own["test"], terms.calibrate(own["calibration"]), metric, test)[0], metric)
+    found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test}), "test": shown, "by set": by_set(judge, test)}
+    found["unseen"] = {file: told(judged(judge, examples_of(data, name, file, metric)), metric) for file in UNSEEN.get(name, ())}
     lookalikes = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(name)
     if lookalikes:
         flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({"input": text} for text in lookalikes)]
@@ -128,10 +136,14 @@ def left_out() -> list[dict[str, Any]]:
 
 
 def mean_of(values: Sequence[Sequence[float]]) -> list[float]:
-    """The mean over sets and its interval, the sets' own errors taken as independent."""
-    centre = sum(value[0] for value in values) / len(values)
-    half = math.sqrt(sum(((value[2] - value[1]) / 2) ** 2 for value in values)) / len(values)
-    return [round(centre, 4), round(centre - half, 4), round(centre + half, 4)]
+    """The mean over these sets; its interval takes their errors as wholly dependent (many share their harmless rows), so it is rather too wide."""
+    return [round(sum(value[place] for value in values) / len(values), 4) for place in range(3)]
+
+
+def within(own: Mapping[str, Any], figure: str) -> list[float] | None:
+    """The mean over the sets of a test that hold every label enough to tell: what is left when no data set gives the label away."""
+    found = [figures[figure] for figures in own["by set"].values() if figure in figures]
+    return mean_of(found) if found else None
 
 
 def reached(judges: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -183,12 +195,17 @@ def show(value: Sequence[float] | None) -> str:
     return "-" if not value else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
 
 
+def head(*columns: str) -> list[str]:
+    """The first two lines of a table of Markdown."""
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+
+
 def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
     """The goals, as lines of Markdown."""
-    lines = ["| judge | figure | measured on | goal | reached | TF-IDF | frozen embedding | untuned `mini` | |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = head("judge", "figure", "measured on", "goal", "reached", "TF-IDF", "embedding of `mini`", "embedding, untuned", "adapter, untuned", "")
     for row in goals:
         found, sign = row["reached"], "≤" if row["figure"] in ("ece", "fpr") else "≥"
-        told_by = " | ".join(show(found.get(name)) for name in ("judge", "TF-IDF + LR", "embedding + LR", "untuned mini"))
+        told_by = " | ".join(show(found.get(name)) for name in ("judge", *OTHERS))
         verdict = {True: "met", False: "**missed**", None: "not measured"}[row.get("met")]
         lines.append(f"| {row['judge']} | {row['figure']} | {row['where']} | {sign} {row['goal']:g} | {told_by} | {verdict} |")
     return lines
@@ -196,25 +213,41 @@ def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def judge_rows(judges: Mapping[str, Any]) -> list[str]:
     """Every judge's own figures, as lines of Markdown."""
-    lines = ["| judge | test rows | main figure | TF-IDF | frozen embedding | untuned `mini` | ECE | most flipped by |", "|---|---|---|---|---|---|---|---|"]
+    lines = head(
+        "judge",
+        "test rows (groups)",
+        "figure",
+        "judge",
+        "within its sets",
+        "TF-IDF",
+        "embedding of `mini`",
+        "embedding, untuned",
+        "adapter, untuned",
+        "ECE",
+        "most flipped by",
+    )
     for name in JUDGES:
         if name in judges:
             own = judges[name]
-            figure = "auroc" if "auroc" in own["test"]["judge"] else "macro_f1"
-            cells = " | ".join(show(own["test"].get(who, {}).get(figure)) for who in ("judge", "TF-IDF + LR", "embedding + LR", "untuned mini"))
+            figure = "macro_f1" if read_metric(METRICS / f"{name}.yaml").type == "choice" else "auroc"
+            cells = " | ".join(
+                [show(own["test"]["judge"].get(figure)), show(within(own, figure)), *(show(own["test"].get(who, {}).get(figure)) for who in OTHERS)]
+            )
             probe = max(own["probes"].items(), key=lambda one: one[1][0], default=None)
             flips = "-" if probe is None else f"{probe[0]}: {probe[1][0]:.1%}"
-            lines.append(f"| `{name}` | {own['rows']} | {figure} {cells} | {show(own['test']['judge'].get('ece'))} | {flips} |")
+            lines.append(f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {show(own['test']['judge'].get('ece'))} | {flips} |")
     return lines
 
 
 def left_out_rows() -> list[str]:
     """Every left-out set, as lines of Markdown."""
-    lines = ["| judge | left-out set | rows | figure | judge | asked | TF-IDF | frozen embedding | untuned `mini` |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = head(
+        "judge", "left-out set", "rows", "figure", "judge", "asked", "TF-IDF", "embedding of the fold's `mini`", "embedding, untuned", "adapter, untuned"
+    )
     for row in left_out():
         figures = row["figures"]
         name = "macro_f1" if row["task"] == "tool_selection" else "auroc"
-        cells = " | ".join(show(figures.get(who, {}).get(name)) for who in ("judge", "asked", "TF-IDF + LR", "embedding + LR", "untuned mini"))
+        cells = " | ".join(show(figures.get(who, {}).get(name)) for who in ("judge", "asked", *OTHERS))
         kind = " (task left out)" if row["whole task left out"] else ""
         lines.append(f"| {row['task']}{kind} | {row['set']} | {row['rows']} | {name} | {cells} |")
     return lines
@@ -222,7 +255,7 @@ def left_out_rows() -> list[str]:
 
 def unseen_rows(judges: Mapping[str, Any]) -> list[str]:
     """Sets no training may use, as lines of Markdown."""
-    lines = ["| judge | set | figures |", "|---|---|---|"]
+    lines = head("judge", "set", "figures")
     for name, own in judges.items():
         for file, figures in own["unseen"].items():
             shown = ", ".join(

@@ -7,16 +7,16 @@ Scores: 945 answers rated 1 to 10 by GPT-4 (autoj_single), in five folds by prom
 pairs, each there in both orders. No weights of these go into the project: most of the data may not train a published model.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import DATA, arguments, fit_judge, record, score_baselines, score_judge, timed
+from benchmarks.common import DATA, arguments, fit_judge, record, rows_of, score_baselines, score_judge, timed
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -29,7 +29,7 @@ from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
-from snapjudge.prove.figures import Scored, figures, main_figure, share
+from snapjudge.prove.figures import Scored, figures, group_numbers, main_figure, share
 from snapjudge.prove.proof import scored
 from snapjudge.train.fit import fit
 from snapjudge.train.merge import MergeConfig, merge_adapters
@@ -93,20 +93,15 @@ def ordinal(backbone: Backbone, seed: int) -> dict[str, Any]:
         parts = split(rest, {"train": 0.88, "validation": 0.12}, seed)
         order += test
         for name, metric in (("earth mover", RATED), ("cross-entropy", as_labels(RATED))):
-            judge = fit_judge(backbone, parts["train"], parts["validation"], "readout", CONFIG, metric)
+            judge = fit_judge(backbone, parts["train"], parts["validation"], "readout", CONFIG, metric, RATED)
             gathered[name] += rows_of(score_judge(backbone, judge, test, metric))
         for name, scores in score_baselines(backbone, parts["train"], parts["validation"], test, RATED).items():
             gathered[name] += rows_of(scores)
     return {"rows": len(order), **{name: told(scored(log_p, Calibration(), RATED, order)[0], RATED, *LEVELS) for name, log_p in gathered.items()}}
 
 
-def rows_of(scores: Scored) -> list[tuple[float, ...]]:
-    """Log-probabilities by row."""
-    return [tuple(math.log(max(value, 1e-12)) for value in row) for row in scores.probabilities.tolist()]
-
-
 def rubric(backbone: Backbone) -> dict[str, Any]:
-    """The rubric (with a reference answer) kept in training, dropped from it, or half of each; read with it and without."""
+    """The rubric kept in training, dropped from it, or every row with and without; read with it and without. The backbone has read these training rows."""
     names = ("judge_score/prometheus_mtbench", "judge_score/prometheus_vicuna")
     train, test = read(BY_RUBRIC, *(f"{name}.train" for name in names)), read(BY_RUBRIC, *(f"{name}.dev" for name in names))
     parts = split(train, {"train": 0.88, "validation": 0.12}, 0)
@@ -126,24 +121,33 @@ def without(row: Example) -> Example:
     return row.model_copy(update={"inputs": {name: value for name, value in row.inputs.items() if name != "context"}})
 
 
+def pair_of(row: Example) -> tuple[str, frozenset[str]]:
+    """What two orders of a pair have in common."""
+    return row.inputs["input"], frozenset({row.inputs["a"], row.inputs["b"]})
+
+
 def pairs_of(count: int) -> tuple[list[Example], list[Example], list[Example]]:
-    """Train, validation and test rows of pairs; both orders of a pair stand side by side."""
-    rows = sorted(read(PREFERRED, "judge_pairwise/alpaca_eval.train"), key=lambda row: row.group)
-    parts = split(rows, {"train": 0.85, "validation": 0.15}, 0)
-    by_group: dict[str, list[Example]] = {}
-    for row in parts["train"]:
-        by_group.setdefault(row.group, []).append(row)
-    train = [row for group in sorted(by_group)[:count] for row in by_group[group][:2]]
-    held = parts["validation"][:300]
-    return train, held, read(PREFERRED, "judge_pairwise/alpaca_eval.dev")
+    """Train, validation and test rows of pairs, each in both orders; split by prompt, of which each has many pairs."""
+    parts = split(read(PREFERRED, "judge_pairwise/alpaca_eval.train"), {"train": 0.85, "validation": 0.15}, 0)
+    return both_orders(parts["train"], count), both_orders(parts["validation"], count // 4), both_orders(read(PREFERRED, "judge_pairwise/alpaca_eval.dev"))
+
+
+def both_orders(rows: Sequence[Example], count: int | None = None) -> list[Example]:
+    """Some pairs that are there in both orders, the two side by side, prompts in turn."""
+    pairs: dict[tuple[str, frozenset[str]], list[Example]] = {}
+    for row in rows:
+        pairs.setdefault(pair_of(row), []).append(row)
+    by_prompt: dict[str, list[list[Example]]] = {}
+    for (prompt, _), own in pairs.items():
+        if len(own) == 2 and own[0].inputs["a"] == own[1].inputs["b"]:
+            by_prompt.setdefault(prompt, []).append(own)
+    turns = [own for turn in zip_longest(*by_prompt.values()) for own in turn if own is not None]
+    return [row for own in turns[:count] for row in own]
 
 
 def one_order(rows: Sequence[Example]) -> list[Example]:
-    """The first row of each pair."""
-    first: dict[str, Example] = {}
-    for row in rows:
-        first.setdefault(row.group, row)
-    return list(first.values())
+    """Each pair in one of its orders, as many with the first answer better as with the second."""
+    return [rows[place + (place // 2) % 2] for place in range(0, len(rows), 2)]
 
 
 def preferences(backbone: Backbone, count: int) -> tuple[dict[str, Any], Adapter]:
@@ -164,21 +168,17 @@ def preferences(backbone: Backbone, count: int) -> tuple[dict[str, Any], Adapter
     found["both orders averaged in training, too"] = {**told(scored(log_p, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(log_p, test)}
     length = [(0.0, -9.0) if len(row.inputs["a"]) > len(row.inputs["b"]) else (-9.0, 0.0) for row in test]
     found["the longer answer"] = told(scored(length, Calibration(), one, test)[0], one, "accuracy")
-    baselines = score_baselines(backbone, train, held, test, one)
-    return found | {name: told(scores, one, "accuracy", "log_loss") for name, scores in baselines.items()}, judge.adapter
+    embedded = score_baselines(backbone, train, held, test, PREFERRED)["embedding + LR"]
+    return found | {"embeddings of both + LR": told(embedded, one, "accuracy", "log_loss")}, judge.adapter
 
 
 def bias(log_p: LogP, test: Sequence[Example]) -> dict[str, Any]:
     """How far the answer depends on the place: the share of pairs whose verdict turns with the order, and how often the first place wins (a half is fair)."""
-    place: dict[tuple[str, str], int] = {(row.inputs["a"], row.inputs["b"]): index for index, row in enumerate(test)}
-    turned: list[bool] = []
-    for (a, b), index in place.items():
-        other = place.get((b, a))
-        if other is not None and other > index:
-            turned.append((log_p[index][0] > log_p[index][1]) == (log_p[other][0] > log_p[other][1]))
-    wins = float(np.mean([row[0] > row[1] for row in log_p]))
-    found = share(np.array(turned), np.arange(len(turned)))
-    return {"turned by the order": [round(found.value, 4), round(found.low, 4), round(found.high, 4)], "first place wins": round(wins, 4)}
+    firsts = np.array([row[0] > row[1] for row in log_p])
+    turned = firsts[::2] == firsts[1::2]
+    groups = group_numbers([row.group for row in test[::2]])
+    found = {"turned by the order": share(turned, groups), "first place wins": share(firsts, group_numbers([row.group for row in test]))}
+    return {name: [round(one.value, 4), round(one.low, 4), round(one.high, 4)] for name, one in found.items()}
 
 
 def both(backbone: Backbone, count: int, pair_expert: Adapter) -> dict[str, Any]:
@@ -229,7 +229,8 @@ def joint_fit(backbone: Backbone, tasks: Sequence[tuple[Metric, Mapping[str, Seq
             made = figures(scored(log_p[at : at + len(own)], Calibration(), metric, own)[0], metric, draws=20)
             values.append(made[main_figure(metric)].value)
             at += len(own)
-        return Validation(sum(values) / len(values), "mean figure", 0.0, 0.25, 0.03)
+        chance = [0.0 if main_figure(metric) == "pearson" else 0.5 for metric, _ in tasks]
+        return Validation(sum(values) / len(values), "mean figure", 0.0, sum(chance) / len(chance), 0.03)
 
     with TemporaryDirectory() as folder:
         return fit(backbone, questions, data, "readout", config, validate=validate, folder=Path(folder), progress=Silent()).adapter

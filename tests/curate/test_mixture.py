@@ -145,6 +145,23 @@ def test_a_share_of_the_rows_is_the_same_rows_always(folder):
     groups = {row.group for row in half.rows["rude"] if row.file == "manners/forum"}
     assert 30 < len(groups) < 90
     assert groups <= {row.group for row in mixture(folder, share=0.8).rows["rude"] if row.file == "manners/forum"}
+    labelled = [{row.group for row in one.held_back["rude"] if row.file.startswith("manners/")} for one in (half, mixture(folder))]
+    assert labelled[0] == labelled[1] != set()
+
+
+def test_without_instructions_the_tasks_name_is_asked_and_never_contradicts_a_label(folder):
+    plain = mixture(folder, instructions=False)
+    answers = {}
+    for number in range(400):
+        inputs, posed = plain.draw(number)
+        assert len(posed) <= 1
+        for one in posed:
+            assert one.text == f"{one.task}:"
+            answers.setdefault(one.task, set()).add((str(sorted(inputs.items())), one.answer))
+    assert {"rude", "grounded", "written"} <= set(answers)
+    for pairs in answers.values():
+        texts = [text for text, _ in pairs]
+        assert len(texts) == len(set(texts))
 
 
 def test_faults_are_named(folder):

@@ -1,11 +1,13 @@
 """Training a backbone on a recipe: an interrupted run goes on only with the recipe, data and options it was begun with; the record names the licences."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
 from snapjudge.flows.pretrain import RECORD, PretrainRequest, pretrain
+from snapjudge.model.hub import load_backbone
 from snapjudge.testing import make_examples, write_tiny_decoder
 from snapjudge.train.multitask import WholeConfig
 
@@ -41,6 +43,17 @@ def test_a_folder_of_another_kind_of_run_is_not_taken(tmp_path, request_of):
         pretrain(request_of(resume=True), CONFIG)
 
 
+def test_the_mask_that_was_trained_with_is_the_one_that_is_read_with(tmp_path, request_of):
+    with pytest.raises(OptionInvalid, match="always causal"):
+        pretrain(request_of(content_mask="bidirectional"), CONFIG)
+    with pytest.raises(OptionInvalid, match="no mask is called"):
+        pretrain(replace(request_of(), start="mini", content_mask="sideways"), CONFIG)
+    pretrain(replace(request_of(), start="mini", content_mask="causal"), CONFIG)
+    assert load_backbone("mini").content_mask == "bidirectional"
+    assert load_backbone(str(tmp_path / "out")).content_mask == "causal"
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["start"]["name"] == "mini"
+
+
 def stopped_after(steps):
     asked = iter(range(100))
     return lambda: next(asked) >= steps - 1
@@ -63,4 +76,5 @@ def test_an_interrupted_run_goes_on_only_as_it_was_begun(tmp_path, request_of):
     pretrain(request_of(resume=True), CONFIG)
     told = json.loads((tmp_path / "out" / RECORD).read_text())
     assert told["licences"] == {"manners/forum": "CC0-1.0"}
+    assert "manners/forum: CC0-1.0" in (tmp_path / "out" / "NOTICE").read_text()
     assert told["rows"]["manners"] > 100

@@ -31,7 +31,7 @@ def merge(
     with shown_errors(as_json=as_json):
         from pydantic import ValidationError
 
-        from snapjudge.curate.read import parse_pairs
+        from snapjudge.curate.read import parse_numbers, parse_pairs
         from snapjudge.errors import OptionInvalid
         from snapjudge.flows.merging import MergeRequest, merge_judges
         from snapjudge.prove.report import NAMES, show_figure
@@ -43,7 +43,7 @@ def merge(
             for name, file in parse_pairs([pair], "--data").items():
                 files[name].append(Path(file))
         try:
-            floors = {name: float(value) for name, value in parse_pairs(floor or (), "--floor").items()}
+            floors = parse_numbers(floor or (), "--floor")
             shares = tuple(float(part) for part in weights.split(",")) if weights else (1.0,) * len(judges)
             search = SearchConfig.model_validate({"strategy": strategy, "trials": trials, "floors": floors, "seed": seed})
             fixed = None

@@ -14,6 +14,7 @@ def pretrain(
     out: Annotated[Path, typer.Option("--out", help="folder of the trained backbone")],
     start: Annotated[str, typer.Option("--start", help="the backbone to begin with: mini, a local folder, or a hub name")] = "mini",
     without: Annotated[list[str] | None, typer.Option("--without", help="a task or file to leave out altogether; may be repeated")] = None,
+    weight: Annotated[list[str] | None, typer.Option("--weight", help="TASK=NUMBER, instead of the recipe's; may be repeated")] = None,
     share: Annotated[float, typer.Option("--share", help="how much of the rows is used")] = 1.0,
     instructions: Annotated[bool, typer.Option("--instructions/--no-instructions", help="ask in words, or by the task's name alone")] = True,
     content_mask: Annotated[str | None, typer.Option("--content-mask", help="causal or bidirectional, instead of the starting backbone's")] = None,
@@ -27,10 +28,12 @@ def pretrain(
 ) -> None:
     """Train all weights of a backbone on a recipe's tasks; the folder it writes is used with --backbone."""
     with shown_errors(as_json=as_json):
+        from snapjudge.curate.read import parse_numbers
         from snapjudge.flows.pretrain import PretrainRequest, pretrain
         from snapjudge.train.multitask import WholeConfig
 
-        request = PretrainRequest(recipe, data, out, start, tuple(without or ()), share, instructions, content_mask, resume, restart)
+        weights = parse_numbers(weight or (), "--weight")
+        request = PretrainRequest(recipe, data, out, start, tuple(without or ()), share, instructions, content_mask, weights, resume, restart)
         config = WholeConfig(steps=steps, batch=batch, rate=rate, seed=seed)
         with stop_on_interrupt() as stop, Bars() as bars:
             result = pretrain(request, config, bars, stop)

@@ -106,6 +106,7 @@ class Mixture:
     Args:
         folder: where the recipe's template files lie; `data` where its rows do.
         without: files or tasks that are left out altogether, for measuring on what was never seen.
+        weights: task -> how often it is drawn, instead of what the recipe says.
         share: how much of the rows is used, for measuring what data are worth.
 
     Raises:
@@ -113,8 +114,20 @@ class Mixture:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, data: Path, *, seed: int, without: Iterable[str] = (), share: float = 1.0, instructions: bool = True
+        self,
+        recipe: Recipe,
+        folder: Path,
+        data: Path,
+        *,
+        seed: int,
+        without: Iterable[str] = (),
+        share: float = 1.0,
+        instructions: bool = True,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
+        given = dict(weights or {})
+        if odd := sorted(name for name, weight in given.items() if name not in recipe.tasks or weight <= 0):
+            raise OptionInvalid(f"a weight of {given[odd[0]]:g} for {odd[0]!r}", hint=f"more than 0, for {', '.join(recipe.tasks)}", received=odd[0])
         self.recipe, self.seed, self.instructions = recipe, seed, instructions
         self._folder, self._data, self._without, self._share = folder, data, set(without), share
         known = {*recipe.tasks, *recipe.files}
@@ -122,7 +135,8 @@ class Mixture:
             raise OptionInvalid(f"nothing in the recipe is called {unknown[0]!r}", hint=f"files and tasks: {', '.join(sorted(known))}", received=unknown[0])
         self.neutral = read_lines(folder / recipe.neutral) if recipe.neutral else ()
         self._files: dict[str, list[Row]] = {}
-        self.tasks = {name: task for name, task in recipe.tasks.items() if name not in self._without}
+        tasks = {name: task.model_copy(update={"weight": given.get(name, task.weight)}) for name, task in recipe.tasks.items()}
+        self.tasks = {name: task for name, task in tasks.items() if name not in self._without}
         self.rows: dict[str, list[Row]] = {}
         self.held_back: dict[str, list[Row]] = {}
         self.sides: dict[str, dict[str, _Side]] = {}
@@ -162,7 +176,7 @@ class Mixture:
             if not path.exists():
                 hint = "say with --data where the rows lie, or leave it out with --without"
                 raise OptionInvalid(f"the recipe's file {path} does not exist", hint=hint, received=name)
-            self._files[name] = [row for row in read_rows(path, name) if _number(f"share:{row.group}", 1000) < self._share * 1000]
+            self._files[name] = [row for row in read_rows(path, name) if _held(row) or _number(f"share:{row.group}", 1000) < self._share * 1000]
         return self._files[name]
 
     def _gather(self, name: str, task: Task) -> None:
@@ -177,8 +191,8 @@ class Mixture:
         for made_spec in task.made:
             rows += self._made(made_spec, task)
         rows = [row for row in rows if length_of(row.inputs) <= most]
-        self.held_back[name] = [row for row in rows if _number(row.group, HELD_BACK) == 0]
-        kept = self.rows[name] = [row for row in rows if _number(row.group, HELD_BACK)]
+        self.held_back[name] = [row for row in rows if _held(row)]
+        kept = self.rows[name] = [row for row in rows if not _held(row)]
         labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
         sides: dict[str, _Side] = defaultdict(_Side)
         for row in kept:
@@ -217,12 +231,10 @@ class Mixture:
         row = sides[rng.choice(list(sides))].draw(rng)
         posed = self.asked(name, row, rng)
         inputs = self._renamed(self.tasks[name], row.inputs, rng)
-        if rng.random() < self.recipe.surface:
+        if rng.random() < self.recipe.surface and self.instructions:
             posed.append(_posed(surface_question(inputs, self._words, rng), "surface"))
         elif rng.random() < self.recipe.noise:
             inputs = self._noisy(inputs, rng)
-        if not self.instructions:
-            posed = [replace(one, text=f"{one.task}:") for one in posed if one.words == ("yes", "no")]
         return inputs, posed
 
     def longest(self, task: str) -> int:
@@ -231,7 +243,12 @@ class Mixture:
         return found.longest if found is not None else max(one.longest for one in self.tasks.values())
 
     def asked(self, name: str, row: Row, rng: random.Random) -> list[Posed]:
-        """The questions of one draw about a row of a task: its own, one of its facets or choices, and now and then a wrong one."""
+        """The questions of one draw about a row of a task: its own, one of its facets or choices, and now and then a wrong one.
+
+        Without instructions there is one: the task's name, to be answered as its own questions are.
+        """
+        if not self.instructions:
+            return [] if row.answer is None else [Posed(f"{name}:", ("yes", "no"), int(not row.answer), name)]
         task, posed = self.tasks[name], list[Posed]()
         if task.questions and row.answer is not None:
             posed += [own_question(task, name, row.answer, rng) for _ in range(1 + (rng.random() < _TWICE))]
@@ -337,6 +354,11 @@ def _text_only(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def _place(task: Task, text: str) -> str:
     """The field a text without one of its own goes to."""
     return task.inputs[_number(text, len(task.inputs))] if task.inputs else "output"
+
+
+def _held(row: Row) -> bool:
+    """Whether a row is of the groups that are kept back, however small a share of the others is used."""
+    return _number(row.group, HELD_BACK) == 0
 
 
 def _number(text: str, below: int) -> int:

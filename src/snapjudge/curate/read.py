@@ -64,6 +64,21 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def parse_numbers(pairs: Sequence[str], option: str) -> dict[str, float]:
+    """`NAME=NUMBER` pairs of an option.
+
+    Raises:
+        OptionInvalid: not of that form.
+    """
+    found = {}
+    for name, value in parse_pairs(pairs, option).items():
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise OptionInvalid(f"{option} {name}={value}: {value!r} is no number", hint=f"{option} NAME=0.9", received=value) from error
+    return found
+
+
 def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iterator[Record]:
     """The records of a file by its ending (.jsonl, .csv, .tsv, .parquet; anything else is read as JSON lines); None is standard input."""
     mapping = mapping or {}

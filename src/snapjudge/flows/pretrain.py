@@ -9,9 +9,9 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from snapjudge.errors import LabelNotOneToken, MetricInvalid, OptionInvalid, Run
 from snapjudge.flows.bundling import now
 from snapjudge.flows.claims import claim_folder, refuse_taken
 from snapjudge.flows.record import machine, revision, versions
-from snapjudge.model.backbone import Backbone
-from snapjudge.model.hub import EMBEDDED, backbone_folder, load_backbone
+from snapjudge.model.backbone import Backbone, ContentMask
+from snapjudge.model.hub import EMBEDDED, LAYOUT_FILE, backbone_folder, load_backbone
 from snapjudge.model.prompt import Content, content_windows, render_readout
 from snapjudge.model.reading import Question, read_contents
 from snapjudge.model.readout import Readout
@@ -35,7 +35,7 @@ from snapjudge.train.save import save_backbone
 
 _LOOKED_AT = 100  # held-back rows of each task in a curve
 _WHAT = "a backbone"
-RECORD = "pretraining.json"
+RECORD, NOTICE = "pretraining.json", "NOTICE"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class PretrainRequest:
         without: files or tasks left out altogether.
         share: how much of the rows is used.
         instructions: False asks by the task's name alone, to measure what the instructions are worth.
+        weights: task -> how often it is drawn, instead of what the recipe says.
         content_mask: another mask than the starting backbone's, to measure what seeing both ways is worth.
     """
 
@@ -57,6 +58,7 @@ class PretrainRequest:
     share: float = 1.0
     instructions: bool = True
     content_mask: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     resume: bool = False
     restart: bool = False
 
@@ -77,11 +79,17 @@ class _Pretraining:
             raise RunConflict(f"{request.out} already holds a trained backbone", hint="choose another --out", received=str(request.out))
         if not 0 < request.share <= 1:
             raise OptionInvalid(f"a share of {request.share}", hint="more than 0 and at most 1", received=str(request.share))
+        self.mask: ContentMask | None = next((mask for mask in get_args(ContentMask) if mask == request.content_mask), None)
+        if self.mask != request.content_mask:
+            raise OptionInvalid(f"no mask is called {request.content_mask!r}", hint="causal or bidirectional", received=str(request.content_mask))
+        if request.content_mask is not None and not (backbone_folder(request.start) / LAYOUT_FILE).exists():
+            raise OptionInvalid("the mask of a decoder in the Hugging Face layout is always causal", hint="start from mini, or leave --content-mask out")
         self.work = request.out / "work"
 
     def run(self) -> WholeResult:
         recipe = read_recipe(self.request.recipe)
         self.backbone = load_backbone(self.request.start)
+        self.start = {"name": Path(self.backbone.name).name, "digest": self.backbone.digest}
         refuse_taken(self.work, _WHAT, resume=self.request.resume, restart=self.request.restart)
         self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
         self.mixture = Mixture(
@@ -92,10 +100,11 @@ class _Pretraining:
             without=self.request.without,
             share=self.request.share,
             instructions=self.request.instructions,
+            weights=self.request.weights,
         )
         self._claim()
-        if self.request.content_mask in ("causal", "bidirectional"):
-            self.backbone.content_mask = self.request.content_mask  # type: ignore[assignment]
+        if self.mask is not None:
+            self.backbone.content_mask = self.mask
         self.asking = Asking(self.backbone)
         began = time.monotonic()
         result = train_whole(
@@ -110,7 +119,7 @@ class _Pretraining:
         record = {
             "recipe": file_digest(request.recipe),
             "data": {name: file_digest(path) for name, path in self.mixture.sources.items()},
-            "start": self.backbone.digest,
+            "start": self.start["digest"],
             "options": self._options(),
             "config": self.config.model_dump(mode="json"),
         }
@@ -118,7 +127,13 @@ class _Pretraining:
 
     def _options(self) -> dict[str, Any]:
         request = self.request
-        return {"without": sorted(set(request.without)), "share": request.share, "instructions": request.instructions, "content_mask": request.content_mask}
+        return {
+            "without": sorted(set(request.without)),
+            "share": request.share,
+            "instructions": request.instructions,
+            "content_mask": request.content_mask,
+            "weights": dict(sorted(request.weights.items())),
+        }
 
     def _draw(self, number: int) -> Drawn | None:
         inputs, posed = self.mixture.draw(number)
@@ -154,6 +169,7 @@ class _Pretraining:
             "created": now(),
             "recipe": self.mixture.recipe.name,
             "recipe_sha256": hashlib.sha256(self.request.recipe.read_bytes()).hexdigest(),
+            "start": self.start,
             "request": self._options(),
             "config": self.config.model_dump(),
             "rows": {name: len(some) for name, some in self.mixture.rows.items()},
@@ -167,7 +183,18 @@ class _Pretraining:
             "versions": versions(),
             "machine": machine(),
         }
-        save_backbone(self.backbone, backbone_folder(self.request.start), self.request.out, notes={RECORD: json.dumps(record, indent=1)})
+        start = backbone_folder(self.request.start)
+        if (start / RECORD).exists():
+            record["before"] = json.loads((start / RECORD).read_bytes())
+        notes = {RECORD: json.dumps(record, indent=1), NOTICE: attributed(start / NOTICE, self.mixture.licences)}
+        save_backbone(self.backbone, start, self.request.out, notes=notes)
+
+
+def attributed(notice: Path, licences: Mapping[str, str]) -> str:
+    """The notice of the starting backbone, and the data sets that its weights were trained on since with their licences."""
+    before = notice.read_text(encoding="utf-8").rstrip() + "\n\n" if notice.exists() else ""
+    told = "All weights were then trained further (snapjudge pretrain) on texts of:\n" + "".join(f"  {name}: {one}\n" for name, one in licences.items())
+    return before if before.rstrip().endswith(told.rstrip()) else before + told  # a second run on the same sets adds nothing
 
 
 class Asking:

@@ -24,6 +24,7 @@ from snapjudge.model.mini import build_mini
 from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_folder
 
 EMBEDDED = "mini"
+LAYOUT_FILE = "snapjudge.json"  # how a backbone in our own layout is read: its mask, its prompt
 ATTENTION = "snapjudge"
 _OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}  # of what is no linear layer
@@ -87,7 +88,7 @@ def _load_folder(folder: Path, name: str, precision: str, device: torch.device) 
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise BackboneUnsupported(f"{name}: config.json cannot be read: {error}", hint="restore the model's folder") from error
-    extra = folder / "snapjudge.json"
+    extra = folder / LAYOUT_FILE
     if extra.exists():
         return _load_mini(folder, name, config, json.loads(extra.read_bytes()), precision, device)
     return _load_transformers(folder, name, precision, device)

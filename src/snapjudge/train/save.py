@@ -1,5 +1,6 @@
 """Writing a backbone as a folder that loads again. Knows the two layouts, ours and the Hugging Face one; nothing of training."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import LAYOUT_FILE
 from snapjudge.store.files import write_file
 
+_OF_ITS_WEIGHTS = ("open_questions.json", "pretraining.json")  # what is said of other weights than those that are saved
 _BESIDE = ("*.json", "*.txt", "*.model", "NOTICE", "LICENSE*")
 
 
@@ -35,14 +38,17 @@ def save_backbone(backbone: Backbone, like: Path, out: Path, *, dtype: torch.dty
     """Write the backbone's present weights beside the configuration and tokenizer of the folder it was loaded from.
 
     Args:
-        like: the folder it was loaded from; its files but the weights are copied.
+        like: the folder it was loaded from; its files are copied, but the weights and what is said of them; the mask is the backbone's present one.
         notes: further files, name -> text.
     """
     out.mkdir(parents=True, exist_ok=True)
     for pattern in _BESIDE:
         for path in like.glob(pattern):
-            if not path.name.endswith(".safetensors.index.json"):
+            if not path.name.endswith((".safetensors.index.json", *_OF_ITS_WEIGHTS)):
                 shutil.copyfile(path, out / path.name)
+    layout = out / LAYOUT_FILE
+    if layout.exists():
+        write_file(layout, json.dumps({**json.loads(layout.read_bytes()), "content_mask": backbone.content_mask}, indent=2) + "\n")
     tensors = {name: weight.to("cpu", dtype).contiguous() for name, weight in plain_weights(backbone).items()}
     write_file(out / "model.safetensors", save(tensors, {"format": "pt"}))
     for name, text in (notes or {}).items():
