@@ -165,7 +165,7 @@ def test_one_adapter_learns_two_questions_each_with_its_own_labels(task, tmp_pat
     result = fit(task.backbone, questions, data, "readout", CONFIG.model_copy(update={"epochs": 6}), **options)
     wrong = [row for row, example in zip(result.log_p[len(held) :], task.held, strict=True) if (row[1] > row[2]) != (example.target[0] == 1.0)]
     assert result.best.figure > 0.9
-    assert len(wrong) <= 6  # of 24; as many as 12 by chance
+    assert len(wrong) < 3
 
 
 def test_a_collapse_restarts_lower_and_says_so(task, tmp_path):
@@ -173,7 +173,7 @@ def test_a_collapse_restarts_lower_and_says_so(task, tmp_path):
     result = task.fit(tmp_path, CONFIG.model_copy(update={"rate": 1.0, "epochs": 4, "restarts": 6}))
     assert result.rate < 1.0
     assert any("begun again at rate" in note for note in result.notes)
-    assert result.best.figure > 0.65
+    assert result.best.figure > 0.8
 
 
 def test_a_resumed_fit_keeps_its_restarts(task, tmp_path):
