@@ -19,8 +19,9 @@ from benchmarks.judge_data import METRICS, RECIPE, JudgeData
 from benchmarks.left_out import examples_of, zero_shot
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
-from snapjudge.flows.pretrain import RECORD, PretrainRequest, pretrain
+from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
+from snapjudge.model.hub import RECORD_FILE
 from snapjudge.train.multitask import WholeConfig
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -51,7 +52,7 @@ def main() -> None:
         request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, left_out, resume=True, **run)
         pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
         return
-    rows = [measured(name, options.backbones / name) for name in RUNS if (options.backbones / name / RECORD).exists()]
+    rows = [measured(name, options.backbones / name) for name in RUNS if (options.backbones / name / RECORD_FILE).exists()]
     columns = sorted({key for row in rows for key in row["held back"]})
     print(table([("run", *columns), *((row["run"], *(row["held back"].get(key, "") for key in columns)) for row in rows)]))
     record("ablations", {"steps": options.steps, "runs": rows}, "python -m benchmarks.ablations")
@@ -59,7 +60,7 @@ def main() -> None:
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
     """One run: its last held-back figures, and open questions on sets it never saw."""
-    told_by = json.loads((folder / RECORD).read_text())
+    told_by = json.loads((folder / RECORD_FILE).read_text())
     found = {"run": name, "held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
     return {**found, "asked": asked(folder)}
 

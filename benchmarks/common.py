@@ -26,7 +26,7 @@ from snapjudge.model.backbone import Backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
-from snapjudge.prove.figures import Scored, figures, main_figure
+from snapjudge.prove.figures import Figure, Scored, figures, main_figure
 from snapjudge.prove.proof import scored
 from snapjudge.train.fit import fit
 from snapjudge.train.terms import FitConfig, FitData, FitResult, Validation
@@ -115,6 +115,11 @@ def score_baselines(
 def rows_of(scores: Scored) -> list[tuple[float, ...]]:
     """Log-probabilities by row."""
     return [tuple(math.log(max(value, 1e-12)) for value in row) for row in scores.probabilities.tolist()]
+
+
+def rounded(figure: Figure) -> list[float]:
+    """A figure's value and the ends of its interval, as results keep them."""
+    return [round(value, 4) for value in (figure.value, figure.low, figure.high)]
 
 
 def triple(found: Scored, name: str, metric: Metric = TOXICITY) -> list[float]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import fit_judge, rows_of, score_baselines, score_judge
+from benchmarks.common import fit_judge, rounded, rows_of, score_baselines, score_judge
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.model.backbone import Backbone
@@ -68,4 +68,4 @@ def told(scores: Scored, metric: Metric, draws: int = 500) -> dict[str, list[flo
     if metric.type == "boolean":
         plain = metric.model_copy(update={"type": "choice", "positive": ()})
         found |= {name: figure for name, figure in figures(scores, plain, draws=draws).items() if name in ("accuracy", "macro_f1")}
-    return {name: [round(found[name].value, 4), round(found[name].low, 4), round(found[name].high, 4)] for name in SHOWN if name in found}
+    return {name: rounded(found[name]) for name in SHOWN if name in found}

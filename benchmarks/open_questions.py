@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import DATA, ROOT, record
+from benchmarks.common import DATA, ROOT, record, rounded
 from benchmarks.judge_data import JUDGES, METRICS, JudgeData, as_examples
 from benchmarks.left_out import FOLDS
 from snapjudge.core.calibration import Calibration
@@ -25,8 +25,8 @@ from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.core.question import OpenQuestion
 from snapjudge.flows.metric_files import read_metric
-from snapjudge.generalist import OPEN_FILE, Generalist
-from snapjudge.model.hub import mini_folder
+from snapjudge.generalist import Generalist
+from snapjudge.model.hub import OPEN_FILE, mini_folder
 from snapjudge.prove.calibrators import CalibrationData, fit_calibration
 from snapjudge.prove.figures import figures
 from snapjudge.prove.proof import scored
@@ -105,11 +105,7 @@ def reached(name: str, asked: Asked) -> dict[str, Any]:
     told: dict[str, Any] = {"rows": len(examples)}
     for kind, calibration in (("raw", Calibration()), *([("calibrated on the other tasks", fitted(others))] if others else [])):
         made = figures(scored(log_p, calibration, metric, examples)[0], metric, draws=500)
-        told[kind] = {
-            figure: [round(made[figure].value, 4), round(made[figure].low, 4), round(made[figure].high, 4)]
-            for figure in ("auroc", "macro_auroc", "ece")
-            if figure in made
-        }
+        told[kind] = {figure: rounded(made[figure]) for figure in ("auroc", "macro_auroc", "ece") if figure in made}
     return told
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import DATA, arguments, fit_judge, record, rows_of, score_baselines, score_judge, timed
+from benchmarks.common import DATA, arguments, fit_judge, record, rounded, rows_of, score_baselines, score_judge, timed
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -75,7 +75,7 @@ def as_labels(metric: Metric) -> Metric:
 def told(found: Scored, metric: Metric, *names: str) -> dict[str, list[float]]:
     """Some figures with their intervals."""
     made = figures(found, metric, draws=1000)
-    return {name: [round(made[name].value, 4), round(made[name].low, 4), round(made[name].high, 4)] for name in names if name in made}
+    return {name: rounded(made[name]) for name in names if name in made}
 
 
 LEVELS = ("pearson", "weighted_kappa", "mae", "accuracy")
@@ -178,7 +178,7 @@ def bias(log_p: LogP, test: Sequence[Example]) -> dict[str, Any]:
     turned = firsts[::2] == firsts[1::2]
     groups = group_numbers([row.group for row in test[::2]])
     found = {"turned by the order": share(turned, groups), "first place wins": share(firsts, group_numbers([row.group for row in test]))}
-    return {name: [round(one.value, 4), round(one.low, 4), round(one.high, 4)] for name, one in found.items()}
+    return {name: rounded(one) for name, one in found.items()}
 
 
 def both(backbone: Backbone, count: int, pair_expert: Adapter) -> dict[str, Any]:

@@ -20,11 +20,10 @@ from snapjudge.core.question import NO, YES, OpenQuestion, OpenType
 from snapjudge.errors import SnapjudgeError
 from snapjudge.judge import CHUNK, shared_backbone
 from snapjudge.model.backbone import Backbone
-from snapjudge.model.hub import backbone_folder
+from snapjudge.model.hub import OPEN_FILE, backbone_folder
 from snapjudge.model.prompt import Content, content_windows, render_readout
 from snapjudge.model.reading import Question, over_windows, read_contents
 
-OPEN_FILE = "open_questions.json"
 NAME = "generalist"
 _ASKED = Metric(name="asked", version=1, type="boolean", inputs=("output",), question="?", labels={YES: ("yes",), NO: ("no",)})
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
-from snapjudge.flows.pretrain import RECORD, PretrainRequest, pretrain
-from snapjudge.model.hub import load_backbone
+from snapjudge.flows.pretrain import PretrainRequest, pretrain
+from snapjudge.model.hub import RECORD_FILE, load_backbone
 from snapjudge.testing import make_examples, write_tiny_decoder
 from snapjudge.train.multitask import WholeConfig
 
@@ -51,7 +51,7 @@ def test_the_mask_that_was_trained_with_is_the_one_that_is_read_with(tmp_path, r
     pretrain(replace(request_of(), start="mini", content_mask="causal"), CONFIG)
     assert load_backbone("mini").content_mask == "bidirectional"
     assert load_backbone(str(tmp_path / "out")).content_mask == "causal"
-    assert json.loads((tmp_path / "out" / RECORD).read_text())["start"]["name"] == "mini"
+    assert json.loads((tmp_path / "out" / RECORD_FILE).read_text())["start"]["name"] == "mini"
 
 
 def stopped_after(steps):
@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on_only_as_it_was_begun(tmp_path, request_of):
     with pytest.raises(RunConflict, match="other data"):
         pretrain(request_of(resume=True, share=0.5), CONFIG)
     pretrain(request_of(resume=True), CONFIG)
-    told = json.loads((tmp_path / "out" / RECORD).read_text())
+    told = json.loads((tmp_path / "out" / RECORD_FILE).read_text())
     assert told["licences"] == {"manners/forum": "CC0-1.0"}
     assert "manners/forum: CC0-1.0" in (tmp_path / "out" / "NOTICE").read_text()
     assert told["rows"]["manners"] > 100

@@ -26,7 +26,7 @@ from snapjudge.flows.bundling import now
 from snapjudge.flows.claims import claim_folder, refuse_taken
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.model.backbone import Backbone, ContentMask
-from snapjudge.model.hub import EMBEDDED, LAYOUT_FILE, backbone_folder, load_backbone
+from snapjudge.model.hub import EMBEDDED, LAYOUT_FILE, RECORD_FILE, backbone_folder, load_backbone
 from snapjudge.model.prompt import Content, content_windows, render_readout
 from snapjudge.model.reading import Question, read_contents
 from snapjudge.model.readout import Readout
@@ -35,7 +35,7 @@ from snapjudge.train.save import save_backbone
 
 _LOOKED_AT = 100  # held-back rows of each task in a curve
 _WHAT = "a backbone"
-RECORD, NOTICE = "pretraining.json", "NOTICE"
+NOTICE = "NOTICE"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def pretrain(request: PretrainRequest, config: WholeConfig, progress: Progress |
 class _Pretraining:
     def __init__(self, request: PretrainRequest, config: WholeConfig, progress: Progress, stop: Callable[[], bool]) -> None:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
-        if (request.out / RECORD).exists():
+        if (request.out / RECORD_FILE).exists():
             raise RunConflict(f"{request.out} already holds a trained backbone", hint="choose another --out", received=str(request.out))
         if not 0 < request.share <= 1:
             raise OptionInvalid(f"a share of {request.share}", hint="more than 0 and at most 1", received=str(request.share))
@@ -184,9 +184,9 @@ class _Pretraining:
             "machine": machine(),
         }
         start = backbone_folder(self.request.start)
-        if (start / RECORD).exists():
-            record["before"] = json.loads((start / RECORD).read_bytes())
-        notes = {RECORD: json.dumps(record, indent=1), NOTICE: attributed(start / NOTICE, self.mixture.licences)}
+        if (start / RECORD_FILE).exists():
+            record["before"] = json.loads((start / RECORD_FILE).read_bytes())
+        notes = {RECORD_FILE: json.dumps(record, indent=1), NOTICE: attributed(start / NOTICE, self.mixture.licences)}
         save_backbone(self.backbone, start, self.request.out, notes=notes)
 
 

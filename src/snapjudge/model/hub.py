@@ -25,6 +25,7 @@ from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_fol
 
 EMBEDDED = "mini"
 LAYOUT_FILE = "snapjudge.json"  # how a backbone in our own layout is read: its mask, its prompt
+RECORD_FILE, OPEN_FILE = "pretraining.json", "open_questions.json"  # what is said of a backbone's weights: their training, their open answers' calibration
 ATTENTION = "snapjudge"
 _OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}  # of what is no linear layer

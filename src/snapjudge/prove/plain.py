@@ -119,7 +119,7 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
         found.append(f"Where errors of a few in a hundred matter: {total} test texts are too few to tell.")
     if proof.calibration.threshold.guaranteed and contradiction(proof):
         found.append("On texts like this test: its promise does not hold here.")
-    found += [f"On texts {_sliced(one)}: clearly worse there ({_slice_figures(one, proof)})." for one in worse_slices(proof)]
+    found += [f"On texts of {_sliced(one)}: clearly worse there ({_slice_figures(one, proof)})." for one in worse_slices(proof)]
     found += [_probed(one) for one in proof.probes if not one.fine]
     found += [f"Read this as well: {note}." for note in proof.notes if "--allow-leak" in note or "cannot support" in note]
     return found
@@ -128,7 +128,7 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
 def limits(proof: Proof) -> list[str]:
     """The same limits in a few words each: where the main figure is clearly worse, what flips verdicts, what the test contradicts."""
     found = ["promise not kept on its test"] if proof.calibration.threshold.guaranteed and contradiction(proof) else []
-    found += [f"{_sliced(one).removeprefix('of ')}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
+    found += [f"{_sliced(one)}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
     return found + [f"{one.name} flips {one.rate.value:.0%}" for one in proof.probes if not one.fine and one.rate is not None]
 
 
@@ -151,7 +151,7 @@ def _slice_figures(one: Slice, proof: Proof) -> str:
 
 
 def _sliced(one: Slice) -> str:
-    return f"of {one.value} characters" if one.by == "characters" else f"of {one.by} {one.value}"
+    return f"{one.value} characters" if one.by == "characters" else f"{one.by} {one.value}"
 
 
 def _probed(probe: Probe) -> str:

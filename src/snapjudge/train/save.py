@@ -10,10 +10,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from snapjudge.model.backbone import Backbone
-from snapjudge.model.hub import LAYOUT_FILE
+from snapjudge.model.hub import LAYOUT_FILE, OPEN_FILE, RECORD_FILE
 from snapjudge.store.files import write_file
 
-_OF_ITS_WEIGHTS = ("open_questions.json", "pretraining.json")  # what is said of other weights than those that are saved
 _BESIDE = ("*.json", "*.txt", "*.model", "NOTICE", "LICENSE*")
 
 
@@ -44,7 +43,7 @@ def save_backbone(backbone: Backbone, like: Path, out: Path, *, dtype: torch.dty
     out.mkdir(parents=True, exist_ok=True)
     for pattern in _BESIDE:
         for path in like.glob(pattern):
-            if not path.name.endswith((".safetensors.index.json", *_OF_ITS_WEIGHTS)):
+            if not path.name.endswith((".safetensors.index.json", RECORD_FILE, OPEN_FILE)):
                 shutil.copyfile(path, out / path.name)
     layout = out / LAYOUT_FILE
     if layout.exists():
