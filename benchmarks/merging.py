@@ -9,10 +9,12 @@ training all four again. Beside each stand the seconds of all fits and searches 
 
 import random
 import time
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.common import DATA, arguments, fit_judge, record
@@ -73,9 +75,16 @@ class Policy:
 
 def main() -> None:
     options = arguments(__doc__ or "", backbone="mini", rows=2000, trials=24)
+    with ExitStack() as closing:
+        found = compared(options, closing)
+    record("merging", found, f"python -m benchmarks.merging --rows {options.rows} --trials {options.trials}")
+
+
+def compared(options: Namespace, closing: ExitStack) -> dict[str, Any]:
+    """All ways on the same rows."""
     backbone = load_backbone(options.backbone)
     data = JudgeData(DATA)
-    policies = [policy(name, data, backbone, options.rows) for name in POLICIES]
+    policies = [policy(name, data, backbone, options.rows, closing) for name in POLICIES]
     found: dict[str, Any] = {"rows": {one.metric.name: {part: len(rows) for part, rows in one.parts.items()} for one in policies}}
 
     def report(name: str, adapters: Sequence[Adapter], seconds: float, **more: Any) -> None:
@@ -98,16 +107,17 @@ def main() -> None:
     added_later(
         backbone, policies, separate, options.trials, best, lambda name, one, seconds, **more: report(name, [one] * 4, fits[3].seconds + seconds, **more)
     )
-    record("merging", found, f"python -m benchmarks.merging --rows {options.rows} --trials {options.trials}")
+    return found
 
 
-def policy(name: str, data: JudgeData, backbone: Backbone, rows: int) -> Policy:
+def policy(name: str, data: JudgeData, backbone: Backbone, rows: int, closing: ExitStack) -> Policy:
     """Some rows of a built-in judge's parts, at random."""
     metric, rng = read_metric(METRICS / f"{name}.yaml"), random.Random(0)  # noqa: S311 - reproducible data
     most = {"train": rows, "validation": _HELD, "test": _TEST}
     parts = {part: as_examples(rng.sample(own, min(most[part], len(own))), metric) for part, own in data.parts(name).items() if part in most}
     contents = {part: contents_of(own, metric, backbone) for part, own in parts.items()}
-    store = ContentStore(budget=2 << 30, spill=Path(mkdtemp()) / "contents.bin", device=backbone.device)
+    folder = closing.enter_context(TemporaryDirectory())
+    store = closing.enter_context(ContentStore(budget=2 << 30, spill=Path(folder) / "contents.bin", device=backbone.device))
     return Policy(metric, parts, contents, KeptContents(backbone, contents["validation"], store, Silent(), lambda: False))
 
 
