@@ -14,7 +14,7 @@ from benchmarks.common import DATA
 from benchmarks.judge_data import JUDGES, METRICS, JudgeData, write_parts
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.flows.train_judge import train_judge
-from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
+from snapjudge.flows.train_terms import TrainConfig, Trained, TrainRequest, TrainResult
 from snapjudge.store.bundles import MANIFEST, built_in
 from snapjudge.train.terms import FitConfig
 
@@ -38,11 +38,11 @@ def main() -> None:
         print(f"{result.judge}: {shown} ({result.seconds:.0f} s)", flush=True)
 
 
-def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None) -> TrainResult:
-    """Train, calibrate and prove one built-in judge."""
+def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None, scope: Trained | None = None) -> TrainResult:
+    """Train, calibrate and prove one built-in judge; `scope` is another than its own, to compare them."""
     judge = JUDGES[name]
     config = TrainConfig(
-        scope=judge.scope, backbone=backbone, texts=False, fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2), probes=100
+        scope=scope or judge.scope, backbone=backbone, texts=False, fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2), probes=100
     )
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -22,6 +22,7 @@ from snapjudge.curate.read import Record, to_example
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
 from snapjudge.curate.split import groups_of, hashed
 from snapjudge.flows.metric_files import read_metric
+from snapjudge.model.adapter import Scope
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
@@ -118,7 +119,7 @@ class BuiltIn:
     label: Label
     rows: int = 5000
     rename: Mapping[str, str] = field(default_factory=dict)
-    scope: Literal["readout", "all"] = "readout"
+    scope: Scope = "readout"
     epochs: int = 3
 
 

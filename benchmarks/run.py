@@ -9,7 +9,7 @@ import sys
 from benchmarks.common import DATA
 
 ALWAYS = ("startup", "demo_figures", "prove_speed", "engine", "accelerator")
-WITH_DATA = ("audit", "precision", "train_speed", "quality_toxicity", "scope_auto", "train_memory")
+WITH_DATA = ("audit", "precision", "train_speed", "quality_toxicity", "train_memory")
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """What the engine's benchmarks share: a decoder of a known shape with random weights, judges for it, and timing side by side."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from benchmarks.common import table, timed
-from snapjudge.model.adapter import Adapter, new_adapter
+from snapjudge.model.adapter import Adapter, Scope, new_adapter
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.grouped import Slab
 from snapjudge.model.hub import hook_up, mini_folder
@@ -40,7 +40,7 @@ def qwen_backbone(*, int8: bool = False) -> Backbone:
     return hook_up(qwen_model(), "Qwen2.5-0.5B shape", "random", TextTokens(tokenizer_from_folder(mini_folder())), int8=int8)
 
 
-def random_adapter(backbone: Backbone, seed: int, scope: Literal["readout", "all"] = "readout") -> Adapter:
+def random_adapter(backbone: Backbone, seed: int, scope: Scope = "readout") -> Adapter:
     """An adapter of rank 16 that does something."""
     fresh = new_adapter(backbone.linears, scope=scope, rank=RANK, alpha=32.0, seed=seed, invocation=(), device=backbone.device)
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +48,7 @@ def random_adapter(backbone: Backbone, seed: int, scope: Literal["readout", "all
     return Adapter(scope, RANK, 32.0, weights)
 
 
-def judges(backbone: Backbone, count: int, scope: Literal["readout", "all"] = "readout") -> list[Adapter]:
+def judges(backbone: Backbone, count: int, scope: Scope = "readout") -> list[Adapter]:
     """Random adapters side by side in one slab."""
     slab = Slab(backbone.linears, rank=RANK, slots=count, dtype=backbone.dtype, device=backbone.device)
     return [slab.place(random_adapter(backbone, seed, scope), seed) for seed in range(count)]

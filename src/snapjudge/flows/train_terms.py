@@ -15,11 +15,13 @@ from snapjudge.prove.probes import ROWS
 from snapjudge.prove.proof import Proof
 from snapjudge.train.terms import FitConfig
 
+Trained = Literal["auto", "readout", "all", "backbone"]  # what learns: an adapter on the question's tokens or on every token, or all weights
+
 
 class TrainConfig(Frozen):
     """Everything that decides a training beside metric and data; saved resolved in run.json."""
 
-    scope: Literal["auto", "readout", "all", "backbone"] = "auto"
+    scope: Trained = "auto"
     backbone: str = EMBEDDED
     threshold: str | None = Field(default=None, description="overrides the metric's threshold rule")
     escalation: str | None = Field(default=None, description="overrides the metric's escalation rule")
