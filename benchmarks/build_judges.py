@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import DATA
-from benchmarks.judge_data import JUDGES, METRICS, JudgeData, write_parts
+from benchmarks.judge_data import JUDGES, METRICS, NOISE, JudgeData, write_parts
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainConfig, Trained, TrainRequest, TrainResult
@@ -42,7 +42,12 @@ def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progre
     """Train, calibrate and prove one built-in judge; `scope` is another than its own, to compare them."""
     judge = JUDGES[name]
     config = TrainConfig(
-        scope=scope or judge.scope, backbone=backbone, texts=False, fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2), probes=100
+        scope=scope or judge.scope,
+        backbone=backbone,
+        texts=False,
+        fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2),
+        probes=100,
+        noise=NOISE,
     )
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:

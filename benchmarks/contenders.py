@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import fit_judge, rounded, rows_of, score_baselines, score_judge
+from benchmarks.judge_data import NOISE
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
+from snapjudge.flows.variants import with_noise
 from snapjudge.model.backbone import Backbone
 from snapjudge.prove.figures import Scored, figures, positive_of, ranked_counts
 from snapjudge.train.terms import FitConfig, LogP
@@ -26,13 +28,14 @@ def contend(
     metric: Metric,
     config: FitConfig,
 ) -> dict[str, dict[str, LogP]]:
-    """Contender -> set -> raw label log-probabilities; all learn from `train` and choose their epoch or penalty on `validation`.
+    """Contender -> set -> raw label log-probabilities; all learn from `train` (and some of it with noise) and choose their epoch or penalty on `validation`.
 
     Args:
         backbones: each is given an adapter.
         embedders: whose frozen states a logistic regression reads; with none, TF-IDF is left out, too.
     """
     found: dict[str, dict[str, LogP]] = {}
+    train = [*train, *with_noise(train, metric, next(iter(backbones.values())), NOISE, config.seed)]
     for name, backbone in backbones.items():
         judge = fit_judge(backbone, train, validation, "readout", config, metric)
         found[name] = {file: rows_of(score_judge(backbone, judge, examples, metric)) for file, examples in sets.items()}

@@ -17,7 +17,6 @@ from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.curate.made import expanded
 from snapjudge.curate.mixture import Mixture, Row, benign_rows, read_rows
-from snapjudge.curate.perturb.noise import NOISES, noisy_fields
 from snapjudge.curate.read import Record, to_example
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
 from snapjudge.curate.split import groups_of, hashed
@@ -36,6 +35,7 @@ _DECLINES = re.compile(
     re.IGNORECASE,
 )
 OURS = "written for snapjudge, or made from rows of the other files"
+NOISE = 1 / 3  # share of training rows that also stand there with noise
 PARTS = ("train", "validation", "calibration", "test")
 
 Label = Callable[[Row], str | None]
@@ -162,7 +162,7 @@ class JudgeData:
         return Mixture(self.recipe, RECIPE.parent, self.data, seed=self.seed, without=self.without)
 
     def parts(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Train, validation, calibration and test rows as JSON objects; training rows are balanced and a third also stand there with noise.
+        """Train, validation, calibration and test rows as JSON objects; training rows are balanced.
 
         No text and no group is in two parts: groups that share a text are dealt as one, and what a part shares with a later one is left out of it.
         """
@@ -181,7 +181,6 @@ class JudgeData:
             validation += taken.without([row for row in kept if _number(row["meta"]["group"], "validation", _VALIDATION) == 0])
         taken.add(validation)
         train = balanced(taken.without(kept), judge.rows, rng)
-        train += [noisy(row, rng) for row in train if rng.random() < 1 / 3]
         return {"train": train, "validation": validation, **found}
 
     def dev(self, task: str, files: Sequence[str] | None = None) -> list[Row]:
@@ -294,12 +293,6 @@ def _by_root(sources: Mapping[str, list[dict[str, Any]]], count: int, rng: rando
         share = round((count - len(chosen)) * weights[0] / sum(weights))
         chosen += rng.sample(sources[name], min(share, len(sources[name])))
     return chosen
-
-
-def noisy(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """The row with one kind of noise in its texts; label and group stay."""
-    kind = rng.choice(list(NOISES))
-    return {**row, "id": f"{row['id']}+{kind}", "inputs": noisy_fields(row["inputs"], kind, rng)}
 
 
 def write_parts(parts: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> dict[str, Path]:

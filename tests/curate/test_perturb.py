@@ -13,7 +13,7 @@ import yaml
 from snapjudge.core.example import Example, Provenance
 from snapjudge.curate.perturb.attacks import attack, harmless, placed
 from snapjudge.curate.perturb.grounding import CORRUPTIONS
-from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.curate.perturb.noise import NOISES, diluted, noisy_fields
 from snapjudge.curate.perturb.rows import KINDS, perturb
 from snapjudge.curate.perturb.tools import TOOL_CORRUPTIONS
 
@@ -65,6 +65,30 @@ def test_noise_keeps_the_words_and_is_repeatable(name):
     assert NOISES[name]("", random.Random(0)) is not None
 
 
+def test_noise_leaves_alone_what_would_change_the_verdict():
+    call = {"tools": '[{"name": "get_weather"}]', "input": "Will it rain in Bonn?", "output": '{"name": "get_weather"}'}
+    answer = {"context": CONTEXT, "output": ANSWER}
+    for name in NOISES:
+        noisy = noisy_fields(call, name, random.Random(1))
+        assert (noisy["tools"], noisy["output"]) == (call["tools"], call["output"])
+    for name in ("padding before", "padding after"):
+        noisy = noisy_fields(answer, name, random.Random(1))
+        assert noisy["output"] == ANSWER
+        assert CONTEXT in noisy["context"] != CONTEXT
+    assert noisy_fields(answer, "typos", random.Random(1))["output"] != ANSWER
+
+
+def test_a_text_amid_neutral_sentences_is_still_there():
+    for seed in range(20):
+        alone = diluted({"output": ANSWER}, random.Random(seed), 5)["output"]
+        assert ANSWER in alone
+        assert len(alone) < len(ANSWER) + 500
+        beside = diluted({"context": CONTEXT, "output": ANSWER}, random.Random(seed), 5)
+        assert beside["output"] == ANSWER
+        assert CONTEXT in beside["context"]
+    assert diluted({"tools": "[]", "output": "{}"}, random.Random(0)) == {"tools": "[]", "output": "{}"}
+
+
 def test_an_attack_is_placed_between_sentences_and_the_document_stays_whole():
     rng = random.Random(0)
     for _ in range(50):
@@ -86,7 +110,7 @@ def test_tool_calls_are_corrupted_in_a_way_that_shows():
 def test_every_row_names_its_parent_method_and_seed_and_stays_in_its_group(kind):
     tools = json.dumps([{"name": "a"}, {"name": "b"}])
     output = (lambda n: json.dumps([{"name": "a", "arguments": {"n": n}}])) if kind == "tools" else (lambda n: f"{ANSWER} Number {n}.")
-    parents = rows(40, context=CONTEXT, tools=tools, output=output)
+    parents = rows(40, output=output, **({"tools": tools} if kind == "tools" else {"context": CONTEXT}))
     made = perturb(parents, kind, 30, 5)
     assert len(made) == 30
     for row in made:

@@ -26,8 +26,9 @@ from snapjudge.errors import (
 from snapjudge.flows.prove_judge import ProveRequest, prove_judge
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
-from snapjudge.flows.training_data import without_optional
+from snapjudge.flows.variants import with_noise, without_optional
 from snapjudge.judge import Judge
+from snapjudge.model.prompt import render_content
 from snapjudge.store.bundles import load_bundle
 from snapjudge.testing import make_examples, write_tiny_decoder
 from tests.workshop import CONFIG, METRIC_YAML, as_line
@@ -168,6 +169,21 @@ def test_optional_inputs_are_dropped_from_some_examples_only_in_training():
     assert all(list(example.inputs) == ["output"] and example.target == (1.0, 0.0) for example in dropped)
     assert without_optional(examples, metric, 0.0, 0) == []
     assert len(without_optional(examples, metric, 1.0, 0)) == 200
+
+
+def test_some_examples_are_shown_again_with_noise_that_the_backbone_sees(mini):
+    metric = Metric(name="m", version=1, type="boolean", inputs=("context", "output"), question="?", labels={"a": ("yes",), "b": ("no",)})
+    inputs = [{"context": f"The shop number {n} opens at nine. It closes late.", "output": "The shop opens at nine."} for n in range(100)]
+    examples = [Example(id=str(n), inputs=one, target=(1.0, 0.0)) for n, one in enumerate(inputs)]
+    noisy = with_noise(examples, metric, mini, 0.4, 0)
+    assert 25 < len(noisy) < 55
+    before = {example.id: render_content(example.inputs, metric, mini) for example in examples}
+    for example in noisy:
+        assert example.target == (1.0, 0.0)
+        assert render_content(example.inputs, metric, mini) != before[example.id.rstrip("~")]
+    assert [example.inputs for example in with_noise(examples, metric, mini, 0.4, 0)] == [example.inputs for example in noisy]
+    assert len(with_noise(examples, metric, mini, 1.0, 0)) == 100
+    assert with_noise(examples, metric, mini, 0.0, 0) == []
 
 
 def test_a_gate_on_an_unknown_figure_lists_the_known_ones(workshop):

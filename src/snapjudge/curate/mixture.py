@@ -15,16 +15,17 @@ from typing import Any
 from snapjudge.core.example import Example, Provenance, length_of, plain_text
 from snapjudge.core.metric import INPUT_NAMES
 from snapjudge.curate.made import copied, expanded, scoped
-from snapjudge.curate.perturb.noise import NOISES, noisy_fields
+from snapjudge.curate.perturb.noise import NOISES, diluted, noisy_fields
 from snapjudge.curate.perturb.rows import perturb
 from snapjudge.curate.read import records
-from snapjudge.curate.recipe import Choice, Facet, Made, Recipe, Task, read_lines, read_templates
+from snapjudge.curate.recipe import Choice, Facet, Made, Recipe, Task, read_templates
 from snapjudge.curate.surface import surface_question
 from snapjudge.errors import OptionInvalid
 
 HELD_BACK = 40  # one group in so many is kept for the curves
 _LETTERS_PER_TOKEN = 6  # no English text has fewer tokens than one in so many letters
-_RENAMED, _WRONG, _FACET, _DILUTED, _LONG = 0.3, 0.25, 0.75, 0.08, 12
+_RENAMED, _WRONG, _FACET, _DILUTED = 0.3, 0.25, 0.75, 0.08
+_SHORT = 600  # letters of a text that may be diluted
 _OPPOSITE, _WORDED, _TWICE = 0.3, 0.12, 0.4
 
 
@@ -133,7 +134,6 @@ class Mixture:
         known = {*recipe.tasks, *recipe.files}
         if unknown := sorted(self._without - known):
             raise OptionInvalid(f"nothing in the recipe is called {unknown[0]!r}", hint=f"files and tasks: {', '.join(sorted(known))}", received=unknown[0])
-        self.neutral = read_lines(folder / recipe.neutral) if recipe.neutral else ()
         self._files: dict[str, list[Row]] = {}
         tasks = {name: task.model_copy(update={"weight": given.get(name, task.weight)}) for name, task in recipe.tasks.items()}
         self.tasks = {name: task for name, task in tasks.items() if name not in self._without}
@@ -156,7 +156,7 @@ class Mixture:
     @property
     def sources(self) -> dict[str, Path]:
         """The files that were read, by their names in the recipe."""
-        beside = {*(name for task in self.tasks.values() for name in task.templates), *([self.recipe.neutral] if self.recipe.neutral else ())}
+        beside = {name for task in self.tasks.values() for name in task.templates}
         return {name: self._path(name) for name in sorted(self._files)} | {name: self._folder / name for name in sorted(beside)}
 
     @property
@@ -269,12 +269,10 @@ class Mixture:
         return dict(inputs)
 
     def _noisy(self, inputs: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-        """One kind of noise in all text fields, or neutral sentences around the last."""
-        if self.neutral and rng.random() < _DILUTED / max(self.recipe.noise, _DILUTED):
-            name = next((one for one in reversed(list(inputs)) if isinstance(inputs[one], str) and one != "tools"), None)
-            if name is not None and len(inputs[name]) < _LETTERS_PER_TOKEN * 100:
-                before, after = (" ".join(rng.choices(self.neutral, k=rng.randrange(_LONG))) for _ in range(2))
-                return {**inputs, name: f"{before}\n{inputs[name]}\n{after}".strip()}
+        """One kind of noise in the text fields, or neutral sentences around a short one."""
+        short = all(len(value) < _SHORT for value in inputs.values() if isinstance(value, str))
+        if short and rng.random() < _DILUTED / max(self.recipe.noise, _DILUTED):
+            return diluted(inputs, rng)
         return noisy_fields(inputs, rng.choice(list(NOISES)), rng)
 
 

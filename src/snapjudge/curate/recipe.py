@@ -77,7 +77,6 @@ class Recipe(Frozen):
     tasks: dict[Name, Task] = Field(min_length=1)
     surface: float = Field(default=0.1, ge=0, le=1, description="share of contents also asked something a program can answer")
     noise: float = Field(default=0.3, ge=0, le=1, description="share of contents read with noise")
-    neutral: str | None = Field(default=None, description="file of neutral sentences, for padding")
 
     @property
     def files(self) -> list[str]:
@@ -123,18 +122,6 @@ def read_templates(path: Path) -> Templates:
     if unknown:
         raise OptionInvalid(f"{path}: no slot is called {unknown[0]!r}", hint=f"slots: {', '.join(sorted(known))}", received=unknown[0])
     return found
-
-
-def read_lines(path: Path) -> tuple[str, ...]:
-    """A file that is a list of sentences.
-
-    Raises:
-        OptionInvalid: as for `read_recipe`.
-    """
-    found = _loaded(path)
-    if not isinstance(found, list) or not found or not all(isinstance(line, str) for line in found):
-        raise OptionInvalid(f"{path} is no list of sentences", hint="a YAML list of texts", received=str(path))
-    return tuple(found)
 
 
 def _checked(path: Path, kind: type[_Kind]) -> _Kind:

@@ -3,7 +3,6 @@
 The result is a folder like any other backbone's, with a record of how it came to be. Knows nothing of terminals.
 """
 
-import hashlib
 import json
 import random
 import time
@@ -88,6 +87,7 @@ class _Pretraining:
 
     def run(self) -> WholeResult:
         recipe = read_recipe(self.request.recipe)
+        self.made_by = {"recipe_sha256": file_digest(self.request.recipe), "code": revision()}  # as they are now: they may be edited while it runs
         self.backbone = load_backbone(self.request.start)
         self.start = {"name": Path(self.backbone.name).name, "digest": self.backbone.digest}
         refuse_taken(self.work, _WHAT, resume=self.request.resume, restart=self.request.restart)
@@ -117,7 +117,7 @@ class _Pretraining:
         """The work folder, which belongs to one recipe with its templates and data, one start and one configuration."""
         request = self.request
         record = {
-            "recipe": file_digest(request.recipe),
+            "recipe": self.made_by["recipe_sha256"],
             "data": {name: file_digest(path) for name, path in self.mixture.sources.items()},
             "start": self.start["digest"],
             "options": self._options(),
@@ -168,7 +168,7 @@ class _Pretraining:
         record: dict[str, Any] = {
             "created": now(),
             "recipe": self.mixture.recipe.name,
-            "recipe_sha256": hashlib.sha256(self.request.recipe.read_bytes()).hexdigest(),
+            **self.made_by,
             "start": self.start,
             "request": self._options(),
             "config": self.config.model_dump(),
@@ -179,7 +179,6 @@ class _Pretraining:
             "seconds": round(result.seconds, 1),
             "this_run_seconds": round(seconds, 1),
             "history": result.history,
-            "code": revision(),
             "versions": versions(),
             "machine": machine(),
         }

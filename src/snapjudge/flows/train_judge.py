@@ -29,7 +29,8 @@ from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import LogP, baseline_data, contents_of, raw_scores
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
-from snapjudge.flows.training_data import data_digests, read_splits, read_unlabelled, without_optional
+from snapjudge.flows.training_data import data_digests, read_splits, read_unlabelled
+from snapjudge.flows.variants import with_noise, without_optional
 from snapjudge.flows.whole_fit import fit_backbone
 from snapjudge.model.adapter import Scope
 from snapjudge.model.hub import load_backbone
@@ -98,8 +99,11 @@ class _Training:
         self.unlabelled = read_unlabelled(self.request, self.config, self.metric, self.splits, self._note)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
         self.contents["unlabelled"] = contents_of(self.unlabelled, self.metric, self.backbone)
-        self.dropped = without_optional(self.splits.train, self.metric, self.config.drop_optional, self.config.fit.seed)
-        self.contents["dropped"] = contents_of(self.dropped, self.metric, self.backbone)
+        self.variants = [
+            *without_optional(self.splits.train, self.metric, self.config.drop_optional, self.config.fit.seed),
+            *with_noise(self.splits.train, self.metric, self.backbone, self.config.noise, self.config.fit.seed),
+        ]
+        self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
         work = self._work_folder()
         fits, chosen = self._fit(work)
@@ -189,8 +193,8 @@ class _Training:
         return found.result
 
     def _fit_data(self) -> FitData:
-        examples = [*self.splits.train, *self.unlabelled, *self.dropped]
-        contents = [*self.contents["train"], *self.contents["unlabelled"], *self.contents["dropped"]]
+        examples = [*self.splits.train, *self.unlabelled, *self.variants]
+        contents = [*self.contents["train"], *self.contents["unlabelled"], *self.contents["variants"]]
         return FitData(contents, [example.target for example in examples], self.contents["validation"], self._taught(examples))
 
     def _fit_scope(self, scope: Scope, work: Path) -> FitResult:

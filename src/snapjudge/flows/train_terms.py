@@ -34,6 +34,7 @@ class TrainConfig(Frozen):
     allow_leak: bool = False
     texts: bool = Field(default=True, description="show the worst errors with their texts; without, a bundle holds no text of the data")
     drop_optional: float = Field(default=0.0, ge=0, le=1, description="share of training examples also shown without their optional inputs")
+    noise: float = Field(default=0.0, ge=0, le=1, description="share of training examples also shown with noise that must not change a verdict")
     teacher: str = Field(default="", description="a judge, verdict:NAME or open:BACKBONE whose probabilities are learned, too")
     fit: FitConfig = FitConfig()
 

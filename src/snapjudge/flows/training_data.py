@@ -9,7 +9,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.curate.dataset import Dataset, is_dataset, labelled, read_dataset
 from snapjudge.curate.frozen import SplitName, assign
 from snapjudge.curate.read import SHOWN, file_digest, read_examples, readable
-from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, hashed, split, without_near
+from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
 from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
 from snapjudge.flows.splitting import read_frozen
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
@@ -78,16 +78,6 @@ def read_unlabelled(request: TrainRequest, config: TrainConfig, metric: Metric, 
     if len(kept) < len(found):
         note(f"{len(found) - len(kept)} unlabelled examples repeat another or belong to another part, and were left out")
     return list(kept.values())
-
-
-def without_optional(examples: Sequence[Example], metric: Metric, share: float, seed: int) -> list[Example]:
-    """Some of the examples once more, without their optional inputs (a reference answer, say), so that the judge learns to do without."""
-    found = []
-    for example in examples:
-        kept = {name: value for name, value in example.inputs.items() if name not in metric.optional}
-        if kept and len(kept) < len(example.inputs) and int(hashed(example.content_key, f"{seed}:drop")[:8], 16) < share * 2**32:
-            found.append(example.model_copy(update={"id": f"{example.id}-", "inputs": kept}))
-    return found
 
 
 def _own_parts(request: TrainRequest, metric: Metric, note: Note) -> dict[str, list[Example]]:

@@ -5,7 +5,7 @@ Makes the inputs and compares the judgements; whoever calls it does the judging.
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.metric import Metric
 from snapjudge.curate.near import near_groups, near_text
-from snapjudge.curate.perturb.noise import NOISES, noisy_fields
+from snapjudge.curate.perturb.noise import NOISES, noisy_fields, touchable
 from snapjudge.prove.figures import Figure, group_numbers, share
 
 Expect = Literal["stays", "moves", "told"]
@@ -88,30 +88,28 @@ def chosen(examples: Sequence[Example], count: int, seed: int = 0) -> list[Examp
 
 def variants(examples: Sequence[Example], metric: Metric, seed: int = 0) -> list[Variant]:
     """Rows with noise, and some of them within long text."""
-    found = [_noise(name, examples, metric, seed) for name in NOISES]
-    few = examples[:_LONG_ROWS]
-    found.append(Variant("long text around it", tuple(range(len(few))), tuple(_long(example.inputs, metric) for example in few)))
+    found = [_changed(name, examples, metric, _noise(name, seed)) for name in NOISES]
+    found.append(_changed("long text around it", examples[:_LONG_ROWS], metric, _long))
     return [one for one in found if one.places]
 
 
-def _noise(name: str, examples: Sequence[Example], metric: Metric, seed: int) -> Variant:
-    """One kind of noise in all text fields of each row; rows it does not change are left out."""
-    places: list[int] = []
-    inputs: list[dict[str, Any]] = []
-    for place, example in enumerate(examples):
-        rng = random.Random(f"{seed}:{name}:{example.id}")  # noqa: S311 - reproducible
-        changed = noisy_fields(example.inputs, name, rng)
-        if changed != example.inputs:
-            places.append(place)
-            inputs.append({field: changed[field] for field in metric.ordered_inputs if field in changed})
-    return Variant(name, tuple(places), tuple(inputs))
+def _changed(name: str, examples: Sequence[Example], metric: Metric, change: Callable[[str, Mapping[str, Any]], dict[str, Any]]) -> Variant:
+    """The rows, changed; those that stay as they are are left out."""
+    inputs: list[dict[str, Any]] = [{field: example.inputs[field] for field in metric.ordered_inputs if field in example.inputs} for example in examples]
+    changed = {place: change(example.id, one) for place, (example, one) in enumerate(zip(examples, inputs, strict=True))}
+    kept = {place: one for place, one in changed.items() if one != inputs[place]}
+    return Variant(name, tuple(kept), tuple(kept.values()))
 
 
-def _long(inputs: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
-    """The last text field in the middle of neutral text of several windows."""
-    field = next((name for name in reversed(metric.ordered_inputs) if isinstance(inputs.get(name), str) and name != "tools"), None)
+def _noise(name: str, seed: int) -> Callable[[str, Mapping[str, Any]], dict[str, Any]]:
+    """One kind of noise, for each row its own."""
+    return lambda row, inputs: noisy_fields(inputs, name, random.Random(f"{seed}:{name}:{row}"))  # noqa: S311 - reproducible
+
+
+def _long(_row: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """One text in the middle of neutral text of several windows."""
     filler = _NEUTRAL * (_LONG // 2 // len(_NEUTRAL))
-    return dict(inputs) if field is None else {**inputs, field: f"{filler}\n\n{inputs[field]}\n\n{filler}"}
+    return {**inputs, **{field: f"{filler}\n\n{inputs[field]}\n\n{filler}" for field in touchable(inputs, adds=True)[-1:]}}
 
 
 def wordings(question: str) -> dict[str, str]:

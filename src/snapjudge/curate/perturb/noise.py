@@ -1,9 +1,11 @@
-"""Noise that must not change a verdict: case, typos, look-alike letters, spacing, chat templates, padding. Knows texts only."""
+"""Noise that must not change a verdict: case, typos, look-alike letters, spacing, chat templates, padding, neutral sentences around. Knows texts only."""
 
 import random
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from snapjudge.curate.perturb.neutral import NEUTRAL
 
 Noise = Callable[[str, random.Random], str]
 _TYPO_SHARE, _LOOKALIKE_SHARE = 0.04, 0.15
@@ -77,9 +79,28 @@ def padding_after(text: str, rng: random.Random) -> str:
     return text + rng.choice(_AFTER)
 
 
+def diluted(inputs: Mapping[str, Any], rng: random.Random, most: int = 12) -> dict[str, Any]:
+    """Neutral sentences before and after one text, fewer than `most` on each side."""
+    changed = dict(inputs)
+    for name in touchable(inputs, adds=True)[-1:]:
+        before, after = (" ".join(rng.choices(NEUTRAL, k=rng.randrange(most))) for _ in range(2))
+        changed[name] = f"{before}\n{inputs[name]}\n{after}".strip()
+    return changed
+
+
 def noisy_fields(inputs: Mapping[str, Any], kind: str, rng: random.Random) -> dict[str, Any]:
-    """One kind of noise in every text field but the tools, which are no prose."""
-    return {name: NOISES[kind](value, rng) if isinstance(value, str) and name != "tools" else value for name, value in inputs.items()}
+    """One kind of noise in the texts whose verdict it leaves alone."""
+    return {**inputs, **{name: NOISES[kind](inputs[name], rng) for name in touchable(inputs, adds=kind in _ADD)}}
+
+
+def touchable(inputs: Mapping[str, Any], *, adds: bool) -> list[str]:
+    """The text fields that noise may change: beside tools only what the user asks, for a call is read to the letter; and noise that adds words goes into the
+    context where there is one, for an answer must not say more than that.
+    """
+    texts = [name for name, value in inputs.items() if isinstance(value, str) and name != "tools"]
+    if "tools" in inputs:
+        return [name for name in texts if name == "input"]
+    return ["context"] if adds and "context" in texts else texts
 
 
 NOISES: dict[str, Noise] = {
@@ -93,3 +114,4 @@ NOISES: dict[str, Noise] = {
     "padding before": padding_before,
     "padding after": padding_after,
 }
+_ADD = ("padding before", "padding after")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from snapjudge.core.example import Example, Provenance, content_key, plain_text
 from snapjudge.curate.perturb.attacks import attack, harmless, placed
 from snapjudge.curate.perturb.grounding import CORRUPTIONS
-from snapjudge.curate.perturb.noise import NOISES
+from snapjudge.curate.perturb.noise import NOISES, noisy_fields
 from snapjudge.curate.perturb.personal import People
 from snapjudge.curate.perturb.tools import TOOL_CORRUPTIONS, dump, read_calls, tool_names
 
@@ -127,9 +127,8 @@ def _personal(seed: int) -> Maker:
 
 def _noise(_seed: int) -> Maker:
     def make(row: Example, _others: Sequence[str], used: Counter[str], rng: random.Random) -> Perturbed | None:
-        field = next((name for name in ("output", "input", "context") if isinstance(row.inputs.get(name), str)), None)
-        for method in _rarest(list(NOISES), used, rng) if field else ():
-            made = {**row.inputs, str(field): NOISES[method](row.inputs[str(field)], rng)}
+        for method in _rarest(list(NOISES), used, rng):
+            made = noisy_fields(row.inputs, method, rng)
             if content_key(made) != row.content_key:  # case and spacing alone make no new example: training leaves repeated texts out
                 return made, method
         return None
