@@ -1,6 +1,7 @@
 """Fitting: learns, resumes to the bit, keeps memory bounded, notices collapse and damage."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,10 +160,12 @@ def test_one_adapter_learns_two_questions_each_with_its_own_labels(task, tmp_pat
     def validate(log_p):
         assert {len(row) for row in log_p[: len(held)]} == {2}
         assert {len(row) for row in log_p[len(held) :]} == {3}
-        return task.validate(log_p[: len(held)])
+        first = task.validate(log_p[: len(held)])
+        other = task.validate([(np.logaddexp(one, two), three) for one, two, three in log_p[len(held) :]])
+        return replace(first, figure=(first.figure + other.figure) / 2, loss=(first.loss + other.loss) / 2)
 
     options = {"validate": validate, "folder": tmp_path, "progress": Silent()}
-    result = fit(task.backbone, questions, data, "readout", CONFIG.model_copy(update={"epochs": 6}), **options)
+    result = fit(task.backbone, questions, data, "readout", CONFIG.model_copy(update={"epochs": 12}), **options)
     wrong = [row for row, example in zip(result.log_p[len(held) :], task.held, strict=True) if (row[1] > row[2]) != (example.target[0] == 1.0)]
     assert result.best.figure > 0.9
     assert len(wrong) < 3
@@ -174,6 +177,18 @@ def test_a_collapse_restarts_lower_and_says_so(task, tmp_path):
     assert result.rate < 1.0
     assert any("begun again at rate" in note for note in result.notes)
     assert result.best.figure > 0.8
+
+
+def test_a_ruined_adapter_that_still_ranks_is_begun_again(task, tmp_path):
+    """By what is left in its scores it ranks above chance; its loss says that it answers worse than an even answer would."""
+    ranks = iter(range(100))
+
+    def validate(log_p):
+        return Validation(0.8 + 0.01 * next(ranks), "auroc", 0.7, 0.5, 0.05)
+
+    result = task.fit(tmp_path, CONFIG.model_copy(update={"rate": 1.0, "epochs": 3, "restarts": 2}), validate=validate)
+    assert any("even answers" in note for note in result.notes)
+    assert result.rate < 1.0
 
 
 def test_a_resumed_fit_keeps_its_restarts(task, tmp_path):

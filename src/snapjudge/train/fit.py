@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -213,16 +214,33 @@ class _Fit:
         else:
             state.stale += 1
         state.epoch, state.step, state.loss_sum, state.peak = state.epoch + 1, 0, 0.0, max(state.peak, found.figure)
-        self._check_collapse(found)
+        self._check_collapse(found, loss)
         self._save()
 
-    def _check_collapse(self, found: Validation) -> None:
-        """Collapsed: back at chance after it was better, or still there after two epochs while a lower rate is left to try."""
+    def _check_collapse(self, found: Validation, loss: float) -> None:
+        """Collapsed: back at chance after it was better, or still there after two epochs, or losing more than an answer that is always even, while a lower
+        rate is left to try. A ruined adapter may rank a little above chance by what is left in its scores; its loss tells.
+        """
         state = self.state
+        if state.restarts >= self.config.restarts or state.epoch >= self.epochs:
+            return
+        if self.teacher_NL is None and state.epoch >= 2 and loss > 1.01 * self._even_loss:
+            raise _Retry(f"the loss is {loss:.3f}, {self._even_loss:.3f} for even answers, after epoch {state.epoch} at rate {state.rate:g}")
         at_chance = found.figure <= found.chance + 2 * found.error
         was_better = state.peak > found.chance + 4 * found.error
-        if at_chance and (was_better or state.epoch >= 2) and state.restarts < self.config.restarts and state.epoch < self.epochs:
+        if at_chance and (was_better or state.epoch >= 2):
             raise _Retry(f"validation {found.name} is {found.figure:.3f}, no better than chance, after epoch {state.epoch} at rate {state.rate:g}")
+
+    @cached_property
+    def _even_loss(self) -> float:
+        """The mean loss of an epoch if every label were given the same probability."""
+        drawn = [index for batch in self._batches(0) for index in batch]
+        total = 0.0
+        for number, question in enumerate(self.questions):
+            own, labels = [index for index in drawn if self.data.question_of(index) == number], len(question.metric.labels)
+            even = torch.full((len(own), labels), -math.log(labels), device=self.backbone.device)
+            total += float(loss_of(question.metric.type, even, self.targets_NL[own, :labels]).sum())
+        return total / len(drawn)
 
     def _lower(self, reason: str) -> None:
         state = self.state
