@@ -47,17 +47,18 @@ def draws_of(backbone):
 def test_training_reads_the_logits_that_scoring_reads(tmp_path, family):
     backbone = load_backbone(str(mini_folder() if family == "mini" else write_tiny_decoder(tmp_path / family, family)))
     work = asked(backbone)
-    trained = backbone.whole_logits(work)
+    trained, means = backbone.read_whole(work)
     asks = [Ask(place, readout) for place, (_, readouts) in enumerate(work) for readout in readouts]
-    scored = backbone.step([NewTokens(ids) for ids, _ in work], asks).logits
-    for one, other in zip(trained, scored, strict=True):
+    step = backbone.step([NewTokens(ids) for ids, _ in work], asks, summaries=True)
+    assert torch.allclose(means, torch.stack(step.summaries), atol=2e-4)
+    for one, other in zip(trained, step.logits, strict=True):
         assert torch.allclose(one, other, atol=2e-4), (one, other)
 
 
 def test_gradients_flow_through_the_content():
     backbone = load_backbone(str(mini_folder()))
     weights = backbone.unfreeze()
-    (logits,) = backbone.whole_logits([(content_windows({"output": "quixotic zebras"}, backbone)[0], readouts_of(backbone)[:1])])
+    (logits,), _ = backbone.read_whole([(content_windows({"output": "quixotic zebras"}, backbone)[0], readouts_of(backbone)[:1])])
     logits.log_softmax(-1)[0].backward()
     embedding = weights["bert.embeddings.word_embeddings.weight"]
     token = backbone.tokens.encode("zebras")[0]
@@ -65,7 +66,7 @@ def test_gradients_flow_through_the_content():
     assert all(weight.grad is not None for name, weight in weights.items() if ".layer." in name)
 
 
-def run(tmp_path, stop_after=None, config=CONFIG, restart=True):
+def run(tmp_path, stop_after=None, config=CONFIG, anchor=None):
     backbone = load_backbone(str(mini_folder()))
     asked_for = 0
 
@@ -75,7 +76,7 @@ def run(tmp_path, stop_after=None, config=CONFIG, restart=True):
         return asked_for == stop_after
 
     state = tmp_path / "state.safetensors"
-    result = train_whole(backbone, draws_of(backbone), config, look=lambda: {"buy": 0.5}, state=state, progress=Silent(), stop=stop)
+    result = train_whole(backbone, draws_of(backbone), config, look=lambda: {"buy": 0.5}, state=state, progress=Silent(), stop=stop, anchor=anchor)
     return backbone, result
 
 
@@ -100,8 +101,20 @@ def test_it_learns_and_the_folder_it_is_saved_to_loads_again(tmp_path):
     again = load_backbone(str(tmp_path / "out"))
     assert again.digest != load_backbone("mini").digest
     work = asked(backbone)
-    for one, other in zip(backbone.whole_logits(work), again.whole_logits(work), strict=True):
+    for one, other in zip(backbone.read_whole(work)[0], again.read_whole(work)[0], strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_anchor_keeps_the_embeddings_that_training_would_move(tmp_path):
+    (tmp_path / "free").mkdir(), (tmp_path / "held").mkdir()
+    config, before = CONFIG.model_copy(update={"steps": 20, "look_every": 10, "anchor_weight": 10.0}), load_backbone(str(mini_folder()))
+    free, _ = run(tmp_path / "free", config=config)
+    held, result = run(tmp_path / "held", config=config, anchor=before)
+    contents = [(content_windows({"output": text}, before)[0], ()) for text in ("the cat sat down", "buy one text please", "an answer")]
+    kept = before.read_whole(contents)[1]
+    near = [torch.nn.functional.cosine_similarity(one.read_whole(contents)[1], kept).mean() for one in (free, held)]
+    assert 1 - near[1] < 0.5 * (1 - near[0])
+    assert result.history[-1]["losses"]["anchor"] > 0
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path):

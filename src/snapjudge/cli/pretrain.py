@@ -15,6 +15,8 @@ def pretrain(
     start: Annotated[str, typer.Option("--start", help="the backbone to begin with: mini, a local folder, or a hub name")] = "mini",
     without: Annotated[list[str] | None, typer.Option("--without", help="a task or file to leave out altogether; may be repeated")] = None,
     weight: Annotated[list[str] | None, typer.Option("--weight", help="TASK=NUMBER, instead of the recipe's; may be repeated")] = None,
+    anchor: Annotated[str, typer.Option("--anchor", help="a backbone whose embeddings are kept, so that what no task asks for is not forgotten")] = "",
+    anchor_weight: Annotated[float, typer.Option("--anchor-weight", min=0, help="how much they are held to")] = 1.0,
     share: Annotated[float, typer.Option("--share", help="how much of the rows is used")] = 1.0,
     instructions: Annotated[bool, typer.Option("--instructions/--no-instructions", help="ask in words, or by the task's name alone")] = True,
     content_mask: Annotated[str | None, typer.Option("--content-mask", help="causal or bidirectional, instead of the starting backbone's")] = None,
@@ -33,8 +35,8 @@ def pretrain(
         from snapjudge.train.multitask import WholeConfig
 
         weights = parse_numbers(weight or (), "--weight")
-        request = PretrainRequest(recipe, data, out, start, tuple(without or ()), share, instructions, content_mask, weights, resume, restart)
-        config = WholeConfig(steps=steps, batch=batch, rate=rate, seed=seed)
+        request = PretrainRequest(recipe, data, out, start, tuple(without or ()), share, instructions, content_mask, weights, anchor, resume, restart)
+        config = WholeConfig(steps=steps, batch=batch, rate=rate, seed=seed, anchor_weight=anchor_weight)
         with stop_on_interrupt() as stop, Bars() as bars:
             result = pretrain(request, config, bars, stop)
         figures = result.history[-1]["figures"] if result.history else {}

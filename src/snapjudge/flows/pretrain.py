@@ -46,6 +46,7 @@ class PretrainRequest:
         share: how much of the rows is used.
         instructions: False asks by the task's name alone, to measure what the instructions are worth.
         weights: task -> how often it is drawn, instead of what the recipe says.
+        anchor: a backbone whose embeddings of the contents are kept, so that what no task asks for is not forgotten; none is, where empty.
         content_mask: another mask than the starting backbone's, to measure what seeing both ways is worth.
     """
 
@@ -58,6 +59,7 @@ class PretrainRequest:
     instructions: bool = True
     content_mask: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    anchor: str = ""
     resume: bool = False
     restart: bool = False
 
@@ -89,6 +91,7 @@ class _Pretraining:
         recipe = read_recipe(self.request.recipe)
         self.made_by = {"recipe_sha256": file_digest(self.request.recipe), "code": revision()}  # as they are now: they may be edited while it runs
         self.backbone = load_backbone(self.request.start)
+        self.anchor = load_backbone(self.request.anchor) if self.request.anchor else None
         self.start = {"name": Path(self.backbone.name).name, "digest": self.backbone.digest}
         refuse_taken(self.work, _WHAT, resume=self.request.resume, restart=self.request.restart)
         self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
@@ -108,7 +111,14 @@ class _Pretraining:
         self.asking = Asking(self.backbone)
         began = time.monotonic()
         result = train_whole(
-            self.backbone, self._draw, self.config, look=self._look, state=self.work / "state.safetensors", progress=self.progress, stop=self.stop
+            self.backbone,
+            self._draw,
+            self.config,
+            look=self._look,
+            state=self.work / "state.safetensors",
+            progress=self.progress,
+            stop=self.stop,
+            anchor=self.anchor,
         )
         self._write(result, time.monotonic() - began)
         return result
@@ -133,6 +143,7 @@ class _Pretraining:
             "instructions": request.instructions,
             "content_mask": request.content_mask,
             "weights": dict(sorted(request.weights.items())),
+            "anchor": None if self.anchor is None else self.anchor.digest,
         }
 
     def _draw(self, number: int) -> Drawn | None:

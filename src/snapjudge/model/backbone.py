@@ -182,11 +182,14 @@ class Backbone:
         return self.head.label_logits(hidden_BSD[:, -1], readout)
 
     def unfreeze(self) -> dict[str, Tensor]:
-        """Make every weight trainable; name -> weight, tied ones once. The backbone is then read through `whole_logits`."""
+        """Make every weight trainable; name -> weight, tied ones once. The backbone is then read through `read_whole`."""
         return {name: weight.requires_grad_() for name, weight in self.model.named_parameters()}
 
-    def whole_logits(self, contents: Sequence[tuple[Ids, Sequence[Readout]]]) -> list[Tensor]:
-        """Label logits [L] of every content's readouts, in order, differentiable in all weights: the form that training a backbone uses."""
+    def read_whole(self, contents: Sequence[tuple[Ids, Sequence[Readout]]]) -> tuple[list[Tensor], Tensor]:
+        """Label logits [L] of every content's readouts, in order, and the contents' mean hidden states [C, D], differentiable in all weights.
+
+        The form that training a backbone uses.
+        """
         packed, at = list[Packed](), 0
         for content, readouts in contents:
             packed.append(Packed(at, len(content), tuple(len(readout.token_ids) for readout in readouts)))
@@ -197,7 +200,9 @@ class Backbone:
         with self._pass(WholePass(packed, self.content_mask == "causal", self.device), whole=True):
             hidden_TD = self._forward(both_2T[:1], both_2T[1:])[0]
         rows = [row for one in packed for row in one.last_rows]
-        return self.head.differentiable(hidden_TD, [readout for _, readouts in contents for readout in readouts], rows)
+        means_CD = torch.stack([hidden_TD[one.start : one.start + one.content].float().mean(0) for one in packed])
+        readouts = [readout for _, some in contents for readout in some]
+        return self.head.differentiable(hidden_TD, readouts, rows) if readouts else [], means_CD
 
     def _plainly(self, pack: Pack, keep_contents: bool) -> tuple[Tensor, list[LayerState]]:  # noqa: FBT001
         """A step's hidden states [T, D] and each layer's keys and values."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.progress import Progress
@@ -43,6 +44,7 @@ class WholeConfig(Frozen):
     look_every: int = Field(default=200, ge=1, description="steps between two looks at the held-back rows")
     keep_best: bool = Field(default=False, description="end with the weights of the best look instead of the last ones")
     patience: int = Field(default=0, ge=0, description="looks without a better one before stopping; 0 never stops early")
+    anchor_weight: float = Field(default=1.0, ge=0, description="how much a content's embedding is held to that of the anchor, where there is one")
     bf16: bool = Field(default=True, description="products in bfloat16; weights stay in float32")
     seed: int = 0
 
@@ -87,6 +89,7 @@ def train_whole(
     state: Path,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
+    anchor: Backbone | None = None,
 ) -> WholeResult:
     """Train every weight of a float32 backbone in place.
 
@@ -95,12 +98,14 @@ def train_whole(
         look: figures of held-back rows, by name, taken every `look_every` steps.
         state: the file of the resumable state.
         stop: asked after every step; True saves the state and raises Interrupted.
+        anchor: a frozen backbone whose embeddings of the contents are to be kept (one minus the cosine is added to the loss), so that what no task asks
+            for is not forgotten.
 
     Raises:
         Interrupted: `stop` said so; calling again with the same arguments goes on.
         TrainingFailed: the loss is no number any more.
     """
-    return _Training(backbone, draw, config, look, state, progress, stop).run()
+    return _Training(backbone, draw, config, look, state, progress, stop, anchor).run()
 
 
 @dataclass
@@ -112,6 +117,7 @@ class _Training:
     path: Path
     progress: Progress
     stop: Callable[[], bool]
+    anchor: Backbone | None
 
     def __post_init__(self) -> None:
         self.weights = self.backbone.unfreeze()
@@ -178,15 +184,19 @@ class _Training:
         total = 0.0
         for pack in _packs(drawn, self.config.pack_tokens):
             with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.config.bf16):
-                logits = self.backbone.whole_logits([(one.content, one.readouts) for one in pack])
+                logits, means_CD = self.backbone.read_whole([(one.content, one.readouts) for one in pack])
             losses = torch.stack(
                 [-(torch.tensor(target, device=row.device) * row.log_softmax(-1)).sum() for row, target in zip(logits, _flat(pack, "targets"), strict=True)]
             )
-            (losses.sum() / asked).backward()
+            away_C = self._away(pack, means_CD)
+            (losses.sum() / asked + self.config.anchor_weight * away_C.sum() / len(drawn)).backward()
             values: list[float] = losses.detach().tolist()
             for task, value in zip(_flat(pack, "tasks"), values, strict=True):
                 self.sums[task][0] += value
                 self.sums[task][1] += 1
+            for value in away_C.tolist():
+                self.sums["anchor"][0] += value
+                self.sums["anchor"][1] += 1
             total += sum(values)
             self.result.tokens += sum(one.tokens for one in pack)
         if not math.isfinite(total):
@@ -195,6 +205,14 @@ class _Training:
         self.optimizer.step()
         self.result.questions += asked
         return total / asked
+
+    def _away(self, pack: Sequence[Drawn], means_CD: Tensor) -> Tensor:
+        """One minus the cosine of the contents' embeddings [C] to the anchor's; nothing [0] without an anchor."""
+        if self.anchor is None:
+            return means_CD.new_zeros(0)
+        with torch.no_grad(), torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.config.bf16):
+            _, kept_CD = self.anchor.read_whole([(one.content, ()) for one in pack])
+        return 1 - functional.cosine_similarity(means_CD, kept_CD)
 
     def _look(self) -> None:
         losses = {task: round(total / count, 4) for task, (total, count) in sorted(self.sums.items())}
