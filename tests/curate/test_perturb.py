@@ -110,7 +110,7 @@ def test_tool_calls_are_corrupted_in_a_way_that_shows():
 def test_every_row_names_its_parent_method_and_seed_and_stays_in_its_group(kind):
     tools = json.dumps([{"name": "a"}, {"name": "b"}])
     output = (lambda n: json.dumps([{"name": "a", "arguments": {"n": n}}])) if kind == "tools" else (lambda n: f"{ANSWER} Number {n}.")
-    parents = rows(40, output=output, **({"tools": tools} if kind == "tools" else {"context": CONTEXT}))
+    parents = rows(40, context=CONTEXT, tools=tools, output=output)
     made = perturb(parents, kind, 30, 5)
     assert len(made) == 30
     for row in made:

@@ -97,13 +97,13 @@ def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge
 
 def test_a_long_text_is_read_in_windows_and_flagged_if_any_window_is(judge):
     short = judge.score(output="please buy now")
-    long = judge.score(output="yes no polite answer " * 300 + "please buy now " * 150 + "thanks " * 300)
+    long = judge.score(output="yes no polite answer " * 300 + "please buy now " + "thanks " * 300)
     assert short.windows == 1
     assert long.windows > 2
     quiet = judge.score(output="yes no polite answer " * 300 + "thanks " * 300)
     assert quiet.windows > 2
-    assert long.flagged
     assert long.score > quiet.score
+    assert judge.score(output="yes no polite answer " * 300 + "please buy now " * 150 + "thanks " * 300).flagged
 
 
 def test_an_uncalibrated_judge_is_the_softmax_of_its_logits():

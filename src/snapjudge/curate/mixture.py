@@ -135,8 +135,8 @@ class Mixture:
         if unknown := sorted(self._without - known):
             raise OptionInvalid(f"nothing in the recipe is called {unknown[0]!r}", hint=f"files and tasks: {', '.join(sorted(known))}", received=unknown[0])
         self._files: dict[str, list[Row]] = {}
-        tasks = {name: task.model_copy(update={"weight": given.get(name, task.weight)}) for name, task in recipe.tasks.items()}
-        self.tasks = {name: task for name, task in tasks.items() if name not in self._without}
+        kept = [name for name in recipe.tasks if name not in self._without]
+        self.tasks = {name: recipe.tasks[name].model_copy(update={"weight": given.get(name, recipe.tasks[name].weight)}) for name in kept}
         self.rows: dict[str, list[Row]] = {}
         self.held_back: dict[str, list[Row]] = {}
         self.sides: dict[str, dict[str, _Side]] = {}

@@ -191,12 +191,9 @@ class _Training:
             away_C = self._away(pack, means_CD)
             (losses.sum() / asked + self.config.anchor_weight * away_C.sum() / len(drawn)).backward()
             values: list[float] = losses.detach().tolist()
-            for task, value in zip(_flat(pack, "tasks"), values, strict=True):
-                self.sums[task][0] += value
-                self.sums[task][1] += 1
-            for value in away_C.tolist():
-                self.sums["anchor"][0] += value
-                self.sums["anchor"][1] += 1
+            for name, value in (*zip(_flat(pack, "tasks"), values, strict=True), *(("anchor", away) for away in away_C.tolist())):
+                self.sums[name][0] += value
+                self.sums[name][1] += 1
             total += sum(values)
             self.result.tokens += sum(one.tokens for one in pack)
         if not math.isfinite(total):

@@ -94,12 +94,11 @@ def noisy_fields(inputs: Mapping[str, Any], kind: str, rng: random.Random) -> di
 
 
 def touchable(inputs: Mapping[str, Any], *, adds: bool) -> list[str]:
-    """The text fields that noise may change: beside tools only what the user asks, for a call is read to the letter; and noise that adds words goes into the
-    context where there is one, for an answer must not say more than that.
+    """The text fields that noise may change: no tools and no call of one, which are read to the letter; and noise that adds words goes into the context where
+    there is one, for an answer must not say more than that.
     """
-    texts = [name for name, value in inputs.items() if isinstance(value, str) and name != "tools"]
-    if "tools" in inputs:
-        return [name for name in texts if name == "input"]
+    exact = ("tools", "output") if "tools" in inputs else ()
+    texts = [name for name, value in inputs.items() if isinstance(value, str) and name not in exact]
     return ["context"] if adds and "context" in texts else texts
 
 
