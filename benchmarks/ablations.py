@@ -4,8 +4,9 @@
     python -m benchmarks.ablations                      measures those that are trained, and records them
 
 Runs: `full` (the recipe as it is), `names` (no instructions: asked by the task's name alone), `causal` (content read left to right), `quarter` (a quarter of
-the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone). All take the same number of steps from the untrained `mini`. Measured: the
-held-back rows of every task that a run has, and open questions on data sets that none was trained on.
+the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone), `anchored` (embeddings held to those of the untrained `mini`). All take the same
+number of steps from the untrained `mini`. Measured: the held-back rows of every task that a run has, open questions on data sets that none was trained on,
+and a new judge on a task that the recipe does not have.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.averages import new_judges
 from benchmarks.common import DATA, ROOT, record, table
 from benchmarks.contenders import told
 from benchmarks.judge_data import METRICS, RECIPE, JudgeData
@@ -21,7 +23,7 @@ from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
-from snapjudge.model.hub import RECORD_FILE
+from snapjudge.model.hub import RECORD_FILE, load_backbone
 from snapjudge.train.multitask import WholeConfig
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -31,11 +33,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "quarter": {"share": 0.25},
     "single": {"only": ("groundedness",)},
     "pair": {"only": ("toxicity", "sexism")},
+    "anchored": {"anchored": True},
 }
 ASKED = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
     "prompt_injection": ("prompt_injection/promptshield",),
 }
+_SPLITS = 3  # of a new judge's rows
 
 
 def main() -> None:
@@ -49,7 +53,8 @@ def main() -> None:
         run = dict(RUNS[options.train])
         only = run.pop("only", ())
         left_out = [name for name in read_recipe(RECIPE).tasks if only and name not in only]
-        request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, left_out, resume=True, **run)
+        anchor = options.start if run.pop("anchored", False) else ""
+        request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, left_out, anchor=anchor, resume=True, **run)
         pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
         return
     rows = [measured(name, options.backbones / name) for name in RUNS if (options.backbones / name / RECORD_FILE).exists()]
@@ -62,7 +67,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     """One run: its last held-back figures, and open questions on sets it never saw."""
     told_by = json.loads((folder / RECORD_FILE).read_text())
     found = {"run": name, "held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
-    return {**found, "asked": asked(folder)}
+    return {**found, "asked": asked(folder), **new_judges(load_backbone(str(folder)), _SPLITS)}
 
 
 def asked(folder: Path) -> dict[str, list[float]]:

@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "folds")
     options = parser.parse_args()
     if options.train:
-        request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, FOLDS[options.train], weights=WEIGHTS, resume=True)
+        folder, without, start = options.backbones / options.train, FOLDS[options.train], options.start
+        request = PretrainRequest(RECIPE, DATA, folder, start, without, weights=WEIGHTS, anchor=start, resume=True)
         pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
     if options.fold:
         rows = measure(options.fold, load_backbone(str(options.backbones / options.fold)), load_backbone(options.start), options.backbones / options.fold)

@@ -78,3 +78,9 @@ def test_an_interrupted_run_goes_on_only_as_it_was_begun(tmp_path, request_of):
     assert told["licences"] == {"manners/forum": "CC0-1.0"}
     assert "manners/forum: CC0-1.0" in (tmp_path / "out" / "NOTICE").read_text()
     assert told["rows"]["manners"] > 100
+
+
+def test_an_anchor_of_another_kind_is_refused_before_anything_is_written(tmp_path, request_of):
+    with pytest.raises(OptionInvalid, match="another kind of backbone: width 384 and 30522 tokens"):
+        pretrain(request_of(anchor="mini"), CONFIG)
+    assert not (tmp_path / "out").exists()

@@ -92,6 +92,7 @@ class _Pretraining:
         self.made_by = {"recipe_sha256": file_digest(self.request.recipe), "code": revision()}  # as they are now: they may be edited while it runs
         self.backbone = load_backbone(self.request.start)
         self.anchor = load_backbone(self.request.anchor) if self.request.anchor else None
+        self._check_anchor()
         self.start = {"name": Path(self.backbone.name).name, "digest": self.backbone.digest}
         refuse_taken(self.work, _WHAT, resume=self.request.resume, restart=self.request.restart)
         self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
@@ -122,6 +123,14 @@ class _Pretraining:
         )
         self._write(result, time.monotonic() - began)
         return result
+
+    def _check_anchor(self) -> None:
+        """Embeddings can be compared only where both backbones read the same tokens and are of one width."""
+        one, other = self.backbone, self.anchor
+        if other is not None and (one.width, one.vocabulary) != (other.width, other.vocabulary):
+            sizes = f"width {other.width} and {other.vocabulary} tokens for {one.width} and {one.vocabulary}"
+            name = Path(other.name).name
+            raise OptionInvalid(f"the anchor {name} is another kind of backbone: {sizes}", hint="give the backbone it starts from, or one trained from it")
 
     def _claim(self) -> None:
         """The work folder, which belongs to one recipe with its templates and data, one start and one configuration."""
@@ -158,22 +167,7 @@ class _Pretraining:
         return Drawn(content.windows[0], tuple(readout for _, readout in kept), targets, tuple(one.task for one, _ in kept))
 
     def _look(self) -> Mapping[str, float]:
-        """AUROC by task of yes-or-no questions about held-back rows."""
-        work, truth = [], []
-        for name, rows in self.mixture.held_back.items():
-            for number, row in enumerate(rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]):
-                posed = [one for one in self.mixture.asked(name, row, random.Random(number)) if one.words == ("yes", "no") and one.task == name]  # noqa: S311
-                content = self.asking.content(row.inputs)
-                asked = [(one, question) for one in posed if (question := self.asking.question(one)) is not None]
-                if asked and len(content.windows) == 1:
-                    work.append((content, [question for _, question in asked]))
-                    truth.append([(one.task, one.answer == 0) for one, _ in asked])
-        scores: dict[str, list[tuple[bool, float]]] = defaultdict(list)
-        for answers, readings in zip(truth, read_contents(self.backbone, work), strict=True):
-            for (name, yes), reading in zip(answers, readings, strict=True):
-                scores[name].append((yes, float(np.exp(reading.log_p[0]))))
-        areas = {name: auroc(np.array([score for _, score in pairs]), np.array([yes for yes, _ in pairs])) for name, pairs in scores.items()}
-        return {name: area.value for name, area in areas.items() if area is not None}
+        return held_back_figures(self.mixture, self.asking)
 
     def _write(self, result: WholeResult, seconds: float) -> None:
         record: dict[str, Any] = {
@@ -237,3 +231,22 @@ class Asking:
             return Question(metric, render_readout(metric, self.backbone))
         except (LabelNotOneToken, MetricInvalid):
             return None
+
+
+def held_back_figures(mixture: Mixture, asking: Asking) -> dict[str, float]:
+    """AUROC by task of yes-or-no questions about the mixture's held-back rows, at most a hundred of each task."""
+    work, truth = [], []
+    for name, rows in mixture.held_back.items():
+        for number, row in enumerate(rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]):
+            posed = [one for one in mixture.asked(name, row, random.Random(number)) if one.words == ("yes", "no") and one.task == name]  # noqa: S311
+            content = asking.content(row.inputs)
+            asked = [(one, question) for one in posed if (question := asking.question(one)) is not None]
+            if asked and len(content.windows) == 1:
+                work.append((content, [question for _, question in asked]))
+                truth.append([(one.task, one.answer == 0) for one, _ in asked])
+    scores: dict[str, list[tuple[bool, float]]] = defaultdict(list)
+    for answers, readings in zip(truth, read_contents(asking.backbone, work), strict=True):
+        for (name, yes), reading in zip(answers, readings, strict=True):
+            scores[name].append((yes, float(np.exp(reading.log_p[0]))))
+    areas = {name: auroc(np.array([score for _, score in pairs]), np.array([yes for yes, _ in pairs])) for name, pairs in scores.items()}
+    return {name: area.value for name, area in areas.items() if area is not None}
