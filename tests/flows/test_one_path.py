@@ -13,6 +13,7 @@ from snapjudge.curate.read import read_examples
 from snapjudge.flows.score_file import ScoreRequest, score_file
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge, Panel
+from snapjudge.model.prompt import Content, content_windows
 from snapjudge.model.reading import Question
 from snapjudge.prove.proof import scored
 from snapjudge.train.fit import fit
@@ -97,13 +98,20 @@ def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge
 
 def test_a_long_text_is_read_in_windows_and_flagged_if_any_window_is(judge):
     short = judge.score(output="please buy now")
-    long = judge.score(output="yes no polite answer " * 300 + "please buy now " + "thanks " * 300)
+    text = "yes no polite answer " * 300 + "please buy now " + "thanks " * 300
+    long = judge.score(output=text)
     assert short.windows == 1
     assert long.windows > 2
     quiet = judge.score(output="yes no polite answer " * 300 + "thanks " * 300)
     assert quiet.windows > 2
-    assert long.score > quiet.score
-    assert judge.score(output="yes no polite answer " * 300 + "please buy now " * 150 + "thanks " * 300).flagged
+    loud = judge.score(output="yes no polite answer " * 300 + "please buy now " * 150 + "thanks " * 300)
+    assert loud.flagged
+    assert loud.score > quiet.score
+
+    windows = content_windows({"output": text}, judge.backbone)
+    alone = raw_scores(judge.backbone, judge.question, [Content((window,)) for window in windows], Silent(), "score")
+    assert len(alone) == long.windows
+    assert long.score == max(judge.bundle.calibration.apply(row)[0] for row in alone)
 
 
 def test_an_uncalibrated_judge_is_the_softmax_of_its_logits():

@@ -16,7 +16,7 @@ def pretrain(
     without: Annotated[list[str] | None, typer.Option("--without", help="a task or file to leave out altogether; may be repeated")] = None,
     weight: Annotated[list[str] | None, typer.Option("--weight", help="TASK=NUMBER, instead of the recipe's; may be repeated")] = None,
     anchor: Annotated[str, typer.Option("--anchor", help="a backbone whose embeddings are kept, so that what no task asks for is not forgotten")] = "",
-    anchor_weight: Annotated[float, typer.Option("--anchor-weight", min=0, help="how much they are held to")] = 1.0,
+    anchor_weight: Annotated[float, typer.Option("--anchor-weight", min=0, help="how much they are held to")] = 8.0,
     share: Annotated[float, typer.Option("--share", help="how much of the rows is used")] = 1.0,
     instructions: Annotated[bool, typer.Option("--instructions/--no-instructions", help="ask in words, or by the task's name alone")] = True,
     content_mask: Annotated[str | None, typer.Option("--content-mask", help="causal or bidirectional, instead of the starting backbone's")] = None,

@@ -44,7 +44,7 @@ class WholeConfig(Frozen):
     look_every: int = Field(default=200, ge=1, description="steps between two looks at the held-back rows")
     keep_best: bool = Field(default=False, description="end with the weights of the best look instead of the last ones")
     patience: int = Field(default=0, ge=0, description="looks without a better one before stopping; 0 never stops early")
-    anchor_weight: float = Field(default=1.0, ge=0, description="how much a content's embedding is held to that of the anchor, where there is one")
+    anchor_weight: float = Field(default=8.0, ge=0, description="how much a content's embedding is held to that of the anchor, where there is one")
     bf16: bool = Field(default=True, description="products in bfloat16; weights stay in float32")
     seed: int = 0
 
