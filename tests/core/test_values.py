@@ -165,3 +165,19 @@ def test_optional_inputs_may_be_missing_but_not_all():
         check_inputs({"input": "hi"}, wanted, ("input",))
     with pytest.raises(InputInvalid, match="visible"):
         check_inputs({"input": "  ", "context": "a"}, wanted, optional)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "positive", "rule"),
+    [
+        ("boolean", ("yes", "no"), None, "any"),
+        ("choice", ("hate", "insult", "none"), ("hate", "insult"), "any"),
+        ("choice", ("red", "green", "blue"), None, "mean"),
+        ("score", ("1", "2", "3"), None, "mean"),
+        ("score", ("1", "2", "3"), "1", "any"),
+    ],
+)
+def test_windows_combine_as_it_takes_to_find_what_is_flagged(kind, labels, positive, rule):
+    """A hateful sentence amid pages of harmless text must not be outvoted by the pages."""
+    words = {name: (name,) for name in labels}
+    assert Metric(name="m", version=1, type=kind, inputs=("output",), question="?", labels=words, positive=positive).window_rule == rule

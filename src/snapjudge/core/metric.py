@@ -41,22 +41,22 @@ class Metric(Frozen):
     )
     positive: tuple[str, ...] | str | None = Field(default=None, description="The label (or labels) that is flagged. Boolean: the first label unless said.")
     windows: WindowRule | None = Field(
-        default=None, description="How windows of long text combine: any (default for boolean), all, or mean (default for the others)."
+        default=None, description="How windows of long text combine: any (default where a label is flagged), all, or mean (default where none is)."
     )
     threshold: str | None = Field(default=None, description="How the flagging threshold is chosen, for example fpr<=0.02@95%.")
     escalation: str | None = Field(default=None, description="What the judge may answer itself, for example agreement>=0.95@95%; the rest is escalated.")
 
     def model_post_init(self, _: Any) -> None:
         """Resolve what was left out."""
-        # Defaults that depend on the type are resolved once, so that a saved metric says what it means.
-        if self.windows is None:
-            object.__setattr__(self, "windows", "any" if self.type == "boolean" else "mean")
+        # Defaults that depend on other fields are resolved once, so that a saved metric says what it means.
         positive = self.positive
         if positive is None:
             positive = tuple(self.labels)[:1] if self.type == "boolean" else ()
         elif isinstance(positive, str):
             positive = (positive,)
         object.__setattr__(self, "positive", tuple(positive))
+        if self.windows is None:
+            object.__setattr__(self, "windows", "any" if positive else "mean")
 
     @property
     def label_names(self) -> tuple[str, ...]:
