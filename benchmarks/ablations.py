@@ -23,7 +23,7 @@ from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
-from snapjudge.model.hub import RECORD_FILE, load_backbone
+from snapjudge.model.hub import RECORD_FILE
 from snapjudge.train.multitask import WholeConfig
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,6 @@ ASKED = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
     "prompt_injection": ("prompt_injection/promptshield",),
 }
-_SPLITS = 3  # of a new judge's rows
 
 
 def main() -> None:
@@ -64,15 +63,16 @@ def main() -> None:
 
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
-    """One run: its last held-back figures, and open questions on sets it never saw."""
+    """One run: its last held-back figures, open questions on sets it never saw, and new judges."""
     told_by = json.loads((folder / RECORD_FILE).read_text())
     found = {"run": name, "held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
-    return {**found, "asked": asked(folder), **new_judges(load_backbone(str(folder)), _SPLITS)}
+    generalist = Generalist.load(str(folder))
+    return {**found, "asked": asked(generalist), **new_judges(generalist.backbone)}
 
 
-def asked(folder: Path) -> dict[str, list[float]]:
+def asked(generalist: Generalist) -> dict[str, list[float]]:
     """AUROC of the metric's own question, asked as an open one."""
-    data, generalist = JudgeData(DATA), Generalist.load(str(folder))
+    data = JudgeData(DATA)
     found = {}
     for name, files in ASKED.items():
         metric = read_metric(METRICS / f"{name}.yaml")

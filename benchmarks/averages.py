@@ -9,26 +9,29 @@ regression on frozen embeddings, on its training rows only, over splits; the rec
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from benchmarks.common import DATA, ROOT, fit_judge, record, score_baselines, score_judge, triple
+from benchmarks.common import DATA, fit_judge, record, score_baselines, score_judge, triple
 from benchmarks.judge_data import RECIPE
 from snapjudge.curate.mixture import Mixture
 from snapjudge.curate.read import read_examples
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.curate.split import split
+from snapjudge.flows.demo import example_folder
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import NOTICE, Asking, held_back_figures
 from snapjudge.model.backbone import Backbone
+from snapjudge.model.digests import folder_digest
 from snapjudge.model.hub import RECORD_FILE, backbone_folder, load_backbone
 from snapjudge.train.merge import MergeConfig, merge_weights
 from snapjudge.train.save import plain_weights, save_backbone, set_weights
 from snapjudge.train.terms import FitConfig
 
-DEMO = ROOT / "src" / "snapjudge" / "examples" / "investment_advice"
+SPLITS = 3
 _SPLIT = {"train": 0.65, "validation": 0.1, "test": 0.25}
 
 
@@ -37,16 +40,19 @@ def main() -> None:
     parser.add_argument("--trained", required=True)
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.3, 0.5, 0.7, 1.0])
-    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--splits", type=int, default=SPLITS)
     parser.add_argument("--out", type=Path, help="write the average of the one share here instead of measuring")
     options = parser.parse_args()
     if options.out is not None:
+        if len(options.shares) != 1:
+            parser.error("--out writes the average of one share: give it with --shares")
         write(options.trained, options.start, options.shares[0], options.out)
         return
     mixture = Mixture(read_recipe(RECIPE), RECIPE.parent, DATA, seed=0)
     rows = [measured(options.trained, options.start, share, mixture, options.splits) for share in options.shares]
-    name = Path(options.trained).name
-    record(f"averages_{name}", {"rows": rows}, f"python -m benchmarks.averages --trained {options.trained} --start {options.start}")
+    shares = " ".join(map(str, options.shares))
+    command = f"python -m benchmarks.averages --trained {options.trained} --start {options.start} --shares {shares} --splits {options.splits}"
+    record(f"averages_{Path(options.trained).name}", {"rows": rows}, command)
 
 
 def averaged(trained: str, start: str, share: float) -> Backbone:
@@ -61,7 +67,7 @@ def write(trained: str, start: str, share: float, out: Path) -> None:
     """The average as a folder, with the trained backbone's record and notice, and in the record what was averaged."""
     folder = backbone_folder(trained)
     told = json.loads((folder / RECORD_FILE).read_bytes())
-    told["averaged"] = {"share": share, "with": {"name": Path(start).name, "digest": load_backbone(start).digest}}
+    told["averaged"] = {"share": share, "with": {"name": Path(start).name, "digest": folder_digest(backbone_folder(start))}}
     notes = {RECORD_FILE: json.dumps(told, indent=1), NOTICE: (folder / NOTICE).read_text(encoding="utf-8")}
     save_backbone(averaged(trained, start, share), folder, out, notes=notes)
 
@@ -75,18 +81,19 @@ def measured(trained: str, start: str, share: float, mixture: Mixture, splits: i
     return found
 
 
-def new_judges(backbone: Backbone, splits: int) -> dict[str, list[list[float]]]:
-    """AUROC by split of the demo's training rows: an adapter on the readout, and logistic regression on frozen embeddings."""
-    metric = read_metric(DEMO / "metric.yaml")
-    examples = read_examples([path for path in sorted(DEMO.glob("*.jsonl")) if "test" not in path.name], metric)
-    found: dict[str, list[list[float]]] = {"new judge": [], "embedding + LR": []}
+def new_judges(backbone: Backbone, splits: int = SPLITS) -> dict[str, list[list[float]]]:
+    """AUROC by split of the demo's training rows: an adapter on the readout, beside the baselines."""
+    folder = example_folder()
+    metric = read_metric(folder / "metric.yaml")
+    examples = read_examples([folder / "train.jsonl"], metric)
+    found: dict[str, list[list[float]]] = defaultdict(list)
     for seed in range(1, splits + 1):
         parts = split(examples, _SPLIT, seed)
         fitted = fit_judge(backbone, parts["train"], parts["validation"], "readout", FitConfig(), metric)
         baselines = score_baselines(backbone, parts["train"], parts["validation"], parts["test"], metric)
-        found["new judge"].append(triple(score_judge(backbone, fitted, parts["test"], metric), "auroc", metric))
-        found["embedding + LR"].append(triple(baselines["embedding + LR"], "auroc", metric))
-    return found
+        for name, scores in {"new judge": score_judge(backbone, fitted, parts["test"], metric), **baselines}.items():
+            found[name].append(triple(scores, "auroc", metric))
+    return dict(found)
 
 
 if __name__ == "__main__":
