@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.curate.made import expanded
@@ -75,6 +77,8 @@ def _hazard(row: Row) -> str | None:
     if row.answer is False:
         return "none"
     raw = row.categories[0] if row.categories else ""
+    if raw in (*HAZARDS, "code_interpreter_abuse"):
+        return raw
     return _HAZARD_OF.get(raw) or _HAZARD_OF.get(raw.split("-")[0])
 
 
@@ -168,14 +172,14 @@ class JudgeData:
         """
         judge, metric = JUDGES[name], read_metric(METRICS / f"{name}.yaml")
         rng = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible data
-        dev = self.labelled(name, [*self.dev(judge.task), *self.written(judge.task)])
+        dev = self.labelled(name, [*self.dev(judge.task), *self.gathered(name, "dev")])
         dealt: dict[str, list[str]] = {"calibration": [], "test": []}
         for group, examples in groups_of(as_examples(dev, metric)).items():
             dealt["calibration" if _number(group, "calibration", 2) else "test"] += [example.id for example in examples]
         by_id = {row["id"]: row for row in dev}
         found = {part: [row for one, row in by_id.items() if one in set_of] for part, set_of in ((part, set(ids)) for part, ids in dealt.items())}
         taken = _Taken(metric, dev)
-        kept = self.labelled(name, [*self.mixture.rows.get(judge.task, ()), *(self.answers("train") if name == "refusal" else ())])
+        kept = self.labelled(name, [*self.mixture.rows.get(judge.task, ()), *self.gathered(name, "train")])
         validation = taken.without(self.labelled(name, self.mixture.held_back.get(judge.task, ())))
         if len({row["label"] for row in validation}) < len({row["label"] for row in kept}):  # held-back groups that miss a label
             validation += taken.without([row for row in kept if _number(row["meta"]["group"], "validation", _VALIDATION) == 0])
@@ -211,16 +215,36 @@ class JudgeData:
                 rows.append(Row({"output": text}, str(answer), (), name, row.group, answer, row.licence))
         return rows
 
-    def written(self, task: str) -> list[Row]:
-        """Rows that the task's own files lack: templates that no training has seen, answers of language models."""
-        if task == "refusal":
-            return self.answers("dev")
-        if task != "pii":
+    def gathered(self, name: str, part: str) -> list[Row]:
+        """Rows that a judge's task lacks, for training (`train`) or for calibration and test (`dev`): answers of language models, and templates, of which
+        no training has seen those for `dev`.
+        """
+        if name == "refusal":
+            return self.answers(part)
+        if JUDGES[name].task == "pii":
+            rng = random.Random(self.seed)  # noqa: S311 - reproducible data
+            return rng.sample(self.templates("pii_unseen"), _WRITTEN) if part == "dev" else []
+        if JUDGES[name].label is not _hazard:
             return []
-        made = expanded(read_templates(METRICS / "pii_unseen.yaml"), self.seed)
-        rng = random.Random(self.seed)  # noqa: S311 - reproducible data
-        rows = [Row(inputs, label, (category,), "written/pii_unseen", f"pii_unseen:{number}", label == "True") for number, inputs, label, category in made]
-        return rng.sample(rows, _WRITTEN)
+        code = self.templates("code_abuse" if part == "train" else "code_abuse_unseen")
+        return [*code, *(self.hazardous_answers(part) if name == "unsafe_response_category" else ())]
+
+    def hazardous_answers(self, part: str) -> list[Row]:
+        """Answers with the hazard of their question where people found them harmful, and answers that they found harmless; one that several questions
+        share stands there once, else all of them were one group.
+        """
+        hazards = {number: hazard for hazard, numbers in yaml.safe_load((METRICS / "answer_hazards.yaml").read_text()).items() for number in numbers}
+        rows: dict[str, Row] = {}
+        for row in self.file(self.recipe.tasks["unsafe_response"], f"safety_response/gptfuzz.{part}"):
+            hazard = hazards.get(int(row.group.rpartition("q")[2])) if row.answer else "none"
+            if hazard:
+                rows.setdefault(row.inputs["output"], replace(row, inputs={"output": row.inputs["output"]}, categories=(hazard,)))
+        return list(rows.values())
+
+    def templates(self, file: str) -> list[Row]:
+        """Rows of templates beside the metrics."""
+        made = expanded(read_templates(METRICS / f"{file}.yaml"), self.seed)
+        return [Row(inputs, label, (category,), f"written/{file}", f"{file}:{number}", label == "True") for number, inputs, label, category in made]
 
     def file(self, spec: Task, name: str, *, benign: bool = False) -> list[Row]:
         """One file's rows with their answers to the task's questions."""
