@@ -37,6 +37,7 @@ _DECLINES = re.compile(
     re.IGNORECASE,
 )
 OURS = "written for snapjudge, or made from rows of the other files"
+_ORIGIN = re.compile(r"^\| (\S+) \| [\d,]+ \| .* \| <(\S+)> \|$", re.MULTILINE)  # of a set, in the table of docs/mini.md
 NOISE = 1 / 3  # share of training rows that also stand there with noise
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -165,6 +166,11 @@ class JudgeData:
         """The rows the backbone drew from, and those it held back."""
         return Mixture(self.recipe, RECIPE.parent, self.data, seed=self.seed, without=self.without)
 
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Where each set comes from: a model card gives it with the licence, as attribution."""
+        return dict(_ORIGIN.findall((ROOT / "docs" / "mini.md").read_text(encoding="utf-8")))
+
     def parts(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """Train, validation, calibration and test rows as JSON objects; training rows are balanced.
 
@@ -260,7 +266,8 @@ class JudgeData:
             label = judge.label(row)
             inputs = {judge.rename.get(field, field): value for field, value in row.inputs.items()}
             if label is not None and needed <= inputs.keys() and read & inputs.keys():
-                meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories), "licence": row.licence or OURS}
+                licence = ", ".join(filter(None, (row.licence, self.origins.get(row.file)))) or OURS
+                meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories), "licence": licence}
                 found.append({"id": f"{row.file}:{number}", "inputs": inputs, "label": label, "meta": meta})
         return found
 

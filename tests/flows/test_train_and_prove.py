@@ -29,6 +29,7 @@ from snapjudge.flows.train_terms import TrainRequest
 from snapjudge.flows.variants import with_noise, without_optional
 from snapjudge.judge import Judge
 from snapjudge.model.prompt import render_content
+from snapjudge.prove.plain import what_it_promises, where_not_to_use_it
 from snapjudge.store.bundles import load_bundle
 from snapjudge.testing import make_examples, write_tiny_decoder
 from tests.workshop import CONFIG, METRIC_YAML, as_line
@@ -48,6 +49,14 @@ def test_the_bundle_is_complete_and_its_proof_beats_the_majority(workshop):
     run = json.loads((result.folder / "run.json").read_text())
     assert run["config"]["fit"]["rank"] == 4
     assert next(iter(run["data"].values()))
+
+
+def test_the_card_tells_what_is_promised_and_where_not_to_use_it(workshop):
+    _, result = workshop
+    card = (result.folder / "README.md").read_text()
+    for line in (*what_it_promises(result.proof), *where_not_to_use_it(result.proof), *result.proof.notes):
+        assert f"\n- {line}\n" in card
+    assert "\n- made: not stated\n" in card, "sources and licences of the training data"
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(workshop):

@@ -1,8 +1,9 @@
 """The model card of a judge bundle: intended use, data, figures, limits, licence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from snapjudge.core.metric import Metric
+from snapjudge.prove.plain import what_it_promises, where_not_to_use_it
 from snapjudge.prove.proof import Proof
 from snapjudge.prove.report import NAMES, show_figure, threshold_text
 
@@ -13,7 +14,8 @@ def model_card(metric: Metric, proof: Proof, sources: Mapping[str, str]) -> str:
         f"| {NAMES.get(name, name)} | " + " | ".join(show_figure(one.figures.get(name)) for one in proof.contenders) + " |" for name in proof.judge_figures
     )
     data = "\n".join(f"- {source}: {licence}" for source, licence in sorted(sources.items()))
-    notes = "".join(f"- {note}\n" for note in proof.notes)
+    promises, limits, notes = (_listed(lines) for lines in (what_it_promises(proof), where_not_to_use_it(proof), proof.notes))
+    noted = f"\nHow it was made:\n\n{notes}" if notes else ""
     return f"""# {proof.judge}
 
 {metric.question}
@@ -28,9 +30,12 @@ A {metric.type} judge at level {metric.level}. It reads {", ".join(metric.ordere
     from snapjudge import Judge
     Judge.load("{proof.judge}").score({", ".join(f"{name}=..." for name in metric.ordered_inputs)})
 
+## What it promises
+
+{promises}
 ## Figures
 
-On {sum(proof.labels.values())} test examples, with 95 % intervals; what there is to know of them stands under Limits.
+On {sum(proof.labels.values())} test examples, with 95 % intervals; `report.html` beside this card has all of them, with curves, errors and probes.
 
 | figure | {" | ".join(one.name for one in proof.contenders)} |
 |---|{"---|" * len(proof.contenders)}
@@ -45,9 +50,15 @@ Training sources and their licences:
 ## Limits
 
 The figures hold for traffic like the test data: same language, same kind of text, labelled by the same criteria (version {proof.criteria_version}).
-Prove the judge on your own labelled traffic with `snapjudge prove` before you rely on it.
-{notes}
+Prove the judge on your own labelled traffic with `snapjudge prove` before you rely on it. Do not use it:
+
+{limits}{noted}
 ## Licence
 
 The adapter follows the licences of its training data above; the backbone is {proof.backbone}.
 """
+
+
+def _listed(lines: Sequence[str]) -> str:
+    """Lines as a list of Markdown."""
+    return "".join(f"- {line}\n" for line in lines)
