@@ -204,9 +204,9 @@ class JudgeData:
 
         An answer to a harmful question that people found harmless and that begins by declining is a refusal; one that they found harmful is none, also
         where it declines first and then complies (a hundred such read by eye); other harmless ones are left out, for they may redirect, warn or not
-        understand. Answers to harmless questions and small talk are none.
+        understand. Answers to harmless questions and small talk are none. What several rows say alike stands there once, else all of them were one group.
         """
-        rows = []
+        rows: dict[str, Row] = {}
         for name in ("safety_response/gptfuzz", "safety_response/diasafety", "judge_score/prometheus_mtbench", "judge_score/prometheus_vicuna"):
             for row in read_rows(self.data / f"{name}.{part}.jsonl", name):
                 text = row.inputs["output"]
@@ -218,8 +218,8 @@ class JudgeData:
                     answer = False
                 else:
                     continue
-                rows.append(Row({"output": text}, str(answer), (), name, row.group, answer, row.licence))
-        return rows
+                rows.setdefault(text, Row({"output": text}, str(answer), (), name, row.group, answer, row.licence))
+        return list(rows.values())
 
     def gathered(self, name: str, part: str) -> list[Row]:
         """Rows that a judge's task lacks, for training (`train`) or for calibration and test (`dev`): answers of language models, and templates, of which
@@ -236,9 +236,7 @@ class JudgeData:
         return [*code, *(self.hazardous_answers(part) if name == "unsafe_response_category" else ())]
 
     def hazardous_answers(self, part: str) -> list[Row]:
-        """Answers with the hazard of their question where people found them harmful, and answers that they found harmless; one that several questions
-        share stands there once, else all of them were one group.
-        """
+        """Answers with the hazard of their question where people found them harmful, and answers that they found harmless, each text once."""
         hazards = {number: hazard for hazard, numbers in yaml.safe_load((METRICS / "answer_hazards.yaml").read_text()).items() for number in numbers}
         rows: dict[str, Row] = {}
         for row in self.file(self.recipe.tasks["unsafe_response"], f"safety_response/gptfuzz.{part}"):
