@@ -4,9 +4,10 @@
     python -m benchmarks.ablations                      measures those that are trained, and records them
 
 Runs: `full` (the recipe as it is), `names` (no instructions: asked by the task's name alone), `causal` (content read left to right), `quarter` (a quarter of
-the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone), `anchored` (embeddings held to those of the untrained `mini`). All take the same
-number of steps from the untrained `mini`. Measured: the held-back rows of every task that a run has, open questions on data sets that none was trained on,
-and a new judge on a task that the recipe does not have.
+the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone), `anchored` (embeddings held to those of the untrained `mini`), and three that
+leave out two whole tasks each (`without_...`; the folds of `benchmarks.left_out` leave out the other six). All take the same number of steps from the untrained
+`mini`. Measured: the held-back rows of every task that a run has, open questions on data sets that none was trained on and on the rows of the six tasks, each
+left out by one of the runs and known to the others, and a new judge on a task that the recipe does not have.
 """
 
 import argparse
@@ -16,9 +17,9 @@ from typing import Any
 
 from benchmarks.averages import new_judges
 from benchmarks.common import DATA, ROOT, record, table
-from benchmarks.contenders import told
+from benchmarks.contenders import mean_of, told
 from benchmarks.judge_data import METRICS, RECIPE, JudgeData
-from benchmarks.left_out import examples_of, zero_shot
+from benchmarks.left_out import examples_of, sets_of, zero_shot
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
@@ -34,7 +35,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "single": {"only": ("groundedness",)},
     "pair": {"only": ("toxicity", "sexism")},
     "anchored": {"anchored": True},
+    "without_toxicity_and_tool_selection": {"without": ("toxicity", "tool_selection")},
+    "without_unsafe_prompt_and_groundedness": {"without": ("unsafe_prompt", "groundedness")},
+    "without_unsafe_response_and_prompt_injection": {"without": ("unsafe_response", "prompt_injection")},
 }
+LEFT_OUT = tuple(task for run in RUNS.values() for task in run.get("without", ()))
 ASKED = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
     "prompt_injection": ("prompt_injection/promptshield",),
@@ -51,7 +56,7 @@ def main() -> None:
     if options.train:
         run = dict(RUNS[options.train])
         only = run.pop("only", ())
-        left_out = [name for name in read_recipe(RECIPE).tasks if only and name not in only]
+        left_out = [*run.pop("without", ()), *(name for name in read_recipe(RECIPE).tasks if only and name not in only)]
         anchor = options.start if run.pop("anchored", False) else ""
         request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, left_out, anchor=anchor, resume=True, **run)
         pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
@@ -67,7 +72,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     told_by = json.loads((folder / RECORD_FILE).read_text())
     found = {"run": name, "held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
     generalist = Generalist.load(str(folder))
-    return {**found, "asked": asked(generalist), **new_judges(generalist.backbone)}
+    return {**found, "asked": asked(generalist), "asked about tasks": asked_about_tasks(generalist), **new_judges(generalist.backbone)}
 
 
 def asked(generalist: Generalist) -> dict[str, list[float]]:
@@ -77,7 +82,18 @@ def asked(generalist: Generalist) -> dict[str, list[float]]:
     for name, files in ASKED.items():
         metric = read_metric(METRICS / f"{name}.yaml")
         for file in files:
-            found[file] = told(zero_shot(generalist, metric, examples_of(data, name, file, metric)), metric)["auroc"]
+            found[file] = told(*zero_shot(generalist, metric, examples_of(data, name, file, metric)))["auroc"]
+    return found
+
+
+def asked_about_tasks(generalist: Generalist) -> dict[str, list[float]]:
+    """AUROC of the questions of the tasks that some run leaves out, the mean over their sets."""
+    data = JudgeData(DATA)
+    found = {}
+    for name in LEFT_OUT:
+        metric = read_metric(METRICS / f"{name}.yaml")
+        sets = sets_of(data, name, metric, [name]).values()
+        found[name] = mean_of([told(*zero_shot(generalist, metric, examples), draws=200)["auroc"] for examples in sets])
     return found
 
 

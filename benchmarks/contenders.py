@@ -72,3 +72,8 @@ def told(scores: Scored, metric: Metric, draws: int = 500) -> dict[str, list[flo
         plain = metric.model_copy(update={"type": "choice", "positive": ()})
         found |= {name: figure for name, figure in figures(scores, plain, draws=draws).items() if name in ("accuracy", "macro_f1")}
     return {name: rounded(found[name]) for name in SHOWN if name in found}
+
+
+def mean_of(values: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over these sets; its interval takes their errors as wholly dependent (many share their harmless rows), so it is rather too wide."""
+    return [round(sum(value[place] for value in values) / len(values), 4) for place in range(3)]

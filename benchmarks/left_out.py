@@ -100,8 +100,7 @@ def measure(fold: str, backbone: Backbone, untrained: Backbone, folder: Path) ->
         scores = {} if whole or not sets else fitted(data, name, metric, sets, backbone, untrained)
         for file, examples in sets.items():
             figures = {contender: told(own[file], metric) for contender, own in scores.items()}
-            if metric.type == "boolean":
-                figures["asked"] = told(zero_shot(generalist, metric, examples), metric)
+            figures["asked"] = told(*zero_shot(generalist, metric, examples))
             labels = Counter(metric.label_names[example.label_index or 0] for example in examples)
             found.append({"task": name, "set": file, "rows": len(examples), "labels": labels, "whole task left out": whole, "figures": figures})
             print(json.dumps(found[-1]), flush=True)
@@ -138,13 +137,17 @@ def fitted(data: JudgeData, name: str, metric: Metric, sets: dict[str, list[Exam
     return found
 
 
-def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example]) -> Scored:
-    """The metric's question, asked as an open one."""
+def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example]) -> tuple[Scored, Metric]:
+    """The metric's question, asked as an open one, and what was asked: of a choice whether its first label holds, the yes of its question."""
+    if metric.type == "choice":
+        first = metric.label_names[0]
+        metric = metric.model_copy(update={"type": "boolean", "labels": {first: ("yes",), "other": ("no",)}, "positive": (), "windows": "mean"})
+        examples = [example.model_copy(update={"target": (1.0, 0.0) if example.label_index == 0 else (0.0, 1.0)}) for example in examples]
     question = OpenQuestion(instructions=metric.question)
     items = [{str(name): example.inputs[name] for name in metric.ordered_inputs if name in example.inputs} for example in examples]
     answers = [found[0].probabilities["yes"] for found in generalist.ask_many(items, [question]) if isinstance(found, list)]
     log_p = [(float(np.log(max(yes, 1e-12))), float(np.log(max(1 - yes, 1e-12)))) for yes in answers]
-    return scored(log_p, Calibration(), metric, examples)[0]
+    return scored(log_p, Calibration(), metric, examples)[0], metric
 
 
 def examples_of(data: JudgeData, name: str, file: str, metric: Metric) -> list[Example]:

@@ -13,12 +13,13 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.common import DATA, RESULTS, ROOT, between, record
-from benchmarks.contenders import contend, told
+from benchmarks.contenders import contend, mean_of, told
 from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
 from benchmarks.left_out import examples_of
 from snapjudge.core.example import Example
@@ -82,15 +83,21 @@ def main() -> None:
     data = JudgeData(DATA)
     untuned = load_backbone(options.start)
     path = RESULTS / "quality.json"
-    known: dict[str, Any] = json.loads(path.read_text())["judges"] if path.exists() else {}
+    known = known_figures(path)
     for name in options.only:
         judge = Judge.load(name)
         if known.get(name, {}).get("digest") != judge.bundle.digest:
-            known[name] = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned)}
+            found = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned)}
+            known = {**known_figures(path), name: found}  # read again: another process may measure other judges
             print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
     record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
     write_page(known, reached(known))
+
+
+def known_figures(path: Path) -> dict[str, Any]:
+    """What has been measured so far, by judge."""
+    return dict(json.loads(path.read_text())["judges"]) if path.exists() else {}
 
 
 def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone) -> dict[str, Any]:
@@ -133,11 +140,6 @@ def by_set(judge: Judge, examples: Sequence[Example]) -> dict[str, dict[str, lis
 def left_out() -> list[dict[str, Any]]:
     """The rows of every fold that was measured."""
     return [row for path in sorted(RESULTS.glob("left_out_?.json")) for row in json.loads(path.read_text())["rows"]]
-
-
-def mean_of(values: Sequence[Sequence[float]]) -> list[float]:
-    """The mean over these sets; its interval takes their errors as wholly dependent (many share their harmless rows), so it is rather too wide."""
-    return [round(sum(value[place] for value in values) / len(values), 4) for place in range(3)]
 
 
 def within(own: Mapping[str, Any], figure: str) -> list[float] | None:
@@ -247,7 +249,8 @@ def left_out_rows() -> list[str]:
     for row in left_out():
         figures = row["figures"]
         name = "macro_f1" if row["task"] == "tool_selection" else "auroc"
-        cells = " | ".join(show(figures.get(who, {}).get(name)) for who in ("judge", "asked", *OTHERS))
+        asked = show(figures.get("asked", {}).get("auroc")) + (" (auroc of right or not)" if name == "macro_f1" else "")
+        cells = " | ".join([show(figures.get("judge", {}).get(name)), asked, *(show(figures.get(who, {}).get(name)) for who in OTHERS)])
         kind = " (task left out)" if row["whole task left out"] else ""
         lines.append(f"| {row['task']}{kind} | {row['set']} | {row['rows']} | {name} | {cells} |")
     return lines
