@@ -230,6 +230,8 @@ class JudgeData:
         if JUDGES[name].task == "pii":
             rng = random.Random(self.seed)  # noqa: S311 - reproducible data
             return rng.sample(self.templates("pii_unseen"), _WRITTEN) if part == "dev" else []
+        if name == "off_topic":
+            return self.templates("off_topic_written") if part == "train" else []
         if JUDGES[name].label is not _hazard:
             return []
         code = self.templates("code_abuse" if part == "train" else "code_abuse_unseen")
