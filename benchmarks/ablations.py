@@ -1,7 +1,6 @@
 """What each part of the pre-training is worth: short runs of the recipe, one thing changed in each.
 
-    python -m benchmarks.ablations --train NAME         trains one of the runs (resumable)
-    python -m benchmarks.ablations                      measures those that are trained, and records them
+    python -m benchmarks.ablations --run full causal    trains some of the runs (resumable), measures them and adds them to the record
 
 Runs: `full` (the recipe as it is), `names` (no instructions: asked by the task's name alone), `causal` (content read left to right), `quarter` (a quarter of
 the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone), `anchored` (embeddings held to those of the untrained `mini`), and three that
@@ -12,11 +11,12 @@ left out by one of the runs and known to the others, and a new judge on a task t
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.averages import new_judges
-from benchmarks.common import DATA, ROOT, record, table
+from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, show
 from benchmarks.contenders import mean_of, told
 from benchmarks.judge_data import METRICS, RECIPE, JudgeData
 from benchmarks.left_out import examples_of, sets_of, zero_shot
@@ -39,6 +39,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "without_unsafe_prompt_and_groundedness": {"without": ("unsafe_prompt", "groundedness")},
     "without_unsafe_response_and_prompt_injection": {"without": ("unsafe_response", "prompt_injection")},
 }
+SHOWN = ("toxicity", "sexism", "unsafe_response", "politeness", "groundedness", "tool_selection")
+PAGE = ROOT / "docs" / "mini.md"
 LEFT_OUT = tuple(task for run in RUNS.values() for task in run.get("without", ()))
 ASKED = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
@@ -48,29 +50,35 @@ ASKED = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", choices=list(RUNS))
+    parser.add_argument("--run", choices=list(RUNS), nargs="+", required=True)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "ablations")
     options = parser.parse_args()
-    if options.train:
-        run = dict(RUNS[options.train])
-        only = run.pop("only", ())
-        left_out = [*run.pop("without", ()), *(name for name in read_recipe(RECIPE).tasks if only and name not in only)]
-        anchor = options.start if run.pop("anchored", False) else ""
-        request = PretrainRequest(RECIPE, DATA, options.backbones / options.train, options.start, left_out, anchor=anchor, resume=True, **run)
-        pretrain(request, WholeConfig(steps=options.steps, rate=3e-4))
-        return
-    rows = [measured(name, options.backbones / name) for name in RUNS if (options.backbones / name / RECORD_FILE).exists()]
-    columns = sorted({key for row in rows for key in row["held back"]})
-    print(table([("run", *columns), *((row["run"], *(row["held back"].get(key, "") for key in columns)) for row in rows)]))
-    record("ablations", {"steps": options.steps, "runs": rows}, "python -m benchmarks.ablations")
+    path = RESULTS / "ablations.json"
+    for name in options.run:
+        folder = options.backbones / name
+        if not (folder / RECORD_FILE).exists():
+            train(name, folder, options.start, options.steps)
+        runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+        runs[name] = {"steps": options.steps, **measured(folder)}
+        record("ablations", {"runs": runs}, f"python -m benchmarks.ablations --run {' '.join(RUNS)}")
+        PAGE.write_text(between(PAGE.read_text(), "ablations", "\n" + "\n".join(page_lines(runs)) + "\n"))
 
 
-def measured(name: str, folder: Path) -> dict[str, Any]:
+def train(name: str, folder: Path, start: str, steps: int) -> None:
+    """One run; what was stopped goes on."""
+    run = dict(RUNS[name])
+    only = run.pop("only", ())
+    left_out = [*run.pop("without", ()), *(task for task in read_recipe(RECIPE).tasks if only and task not in only)]
+    anchor = start if run.pop("anchored", False) else ""
+    pretrain(PretrainRequest(RECIPE, DATA, folder, start, left_out, anchor=anchor, resume=True, **run), WholeConfig(steps=steps, rate=3e-4))
+
+
+def measured(folder: Path) -> dict[str, Any]:
     """One run: its last held-back figures, open questions on sets it never saw, and new judges."""
     told_by = json.loads((folder / RECORD_FILE).read_text())
-    found = {"run": name, "held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
+    found = {"held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
     generalist = Generalist.load(str(folder))
     return {**found, "asked": asked(generalist), "asked about tasks": asked_about_tasks(generalist), **new_judges(generalist.backbone)}
 
@@ -95,6 +103,24 @@ def asked_about_tasks(generalist: Generalist) -> dict[str, list[float]]:
         sets = sets_of(data, name, metric, [name]).values()
         found[name] = mean_of([told(*zero_shot(generalist, metric, examples), draws=200)["auroc"] for examples in sets])
     return found
+
+
+def page_lines(runs: Mapping[str, Any]) -> list[str]:
+    """The tables of docs/mini.md."""
+    columns = ("held-back rows, mean", *SHOWN, "groundedness sets never seen, asked", "PromptShield, asked", "new judge", "embedding + LR")
+    lines = head("run", "tokens", *columns)
+    for name in (name for name in RUNS if name in runs):
+        run = runs[name]
+        held, asked = run["held back"], run["asked"]
+        cells = [f"{sum(held.values()) / len(held):.3f}", *(f"{held[task]:.2f}" if task in held else "-" for task in SHOWN)]
+        cells += [show(mean_of([asked[file] for file in files])) for files in ASKED.values()]
+        cells += [show(mean_of(run[one])) for one in ("new judge", "embedding + LR")]
+        lines.append(f"| {name} | {run['tokens'] / 1e6:.1f} M | {' | '.join(cells)} |")
+    lines += ["", *head("task", "asked of a backbone that was never trained on it", "of the full run")]
+    for task in LEFT_OUT:
+        without = next((run["asked about tasks"][task] for name, run in runs.items() if task in RUNS[name].get("without", ())), None)
+        lines.append(f"| {task} | {show(without)} | {show(runs['full']['asked about tasks'][task] if 'full' in runs else None)} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -160,6 +160,16 @@ def between(text: str, mark: str, new: str) -> str:
     return head + begin + new + end + tail
 
 
+def show(value: Sequence[float] | None) -> str:
+    """A figure with its interval, as the pages print it."""
+    return "-" if not value else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+
+
+def head(*columns: str) -> list[str]:
+    """The first two lines of a table of Markdown."""
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+
+
 def table(rows: Iterable[Sequence[object]]) -> str:
     """Rows as aligned text."""
     cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import DATA, RESULTS, ROOT, between, record
+from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, show
 from benchmarks.contenders import contend, mean_of, told
 from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
 from benchmarks.left_out import examples_of
@@ -190,16 +190,6 @@ def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) ->
     for mark, rows in (("goals", goal_rows(goals)), ("judges", judge_rows(judges)), ("left-out", left_out_rows()), ("unseen", unseen_rows(judges))):
         text = between(text, mark, "\n" + "\n".join(rows) + "\n")
     PAGE.write_text(text)
-
-
-def show(value: Sequence[float] | None) -> str:
-    """A figure with its interval, as the pages print it."""
-    return "-" if not value else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
-
-
-def head(*columns: str) -> list[str]:
-    """The first two lines of a table of Markdown."""
-    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
 
 
 def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
