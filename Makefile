@@ -34,7 +34,7 @@ check: $(VENV)/dev
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile  # a process for each core, one thread each
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.run

@@ -36,9 +36,25 @@ def test_a_good_file_gives_a_metric_with_its_defaults_resolved():
     assert metric.ordered_inputs == ("input", "output")
 
 
-def test_the_saved_metric_reads_back_to_the_same_value():
-    metric = parse_metric(GOOD, "m.yaml")
+@pytest.mark.parametrize(
+    ("kind", "inputs", "labels"),
+    [
+        ("boolean", "[output]", '{bad: ["yes"], fine: ["no"]}'),
+        ("choice", "[output]", '{joy: ["joy"], fear: ["fear"], neither: ["none"]}'),
+        ("score", "[output]", '{"1": ["1"], "2": ["2"], "3": ["3"]}'),
+        ("pairwise", "[a, b]", '{a: ["first"], b: ["second"]}'),
+    ],
+)
+@pytest.mark.parametrize("flagged", [False, True])
+def test_the_saved_metric_reads_back_to_the_same_value(kind, inputs, labels, flagged):
+    positive = f"positive: {labels[1 : labels.index(':')]}\n" if flagged else ""
+    metric = parse_metric(f"name: m\nversion: 1\ntype: {kind}\ninputs: {inputs}\nquestion: Which?\nlabels: {labels}\n{positive}", "m.yaml")
+    assert bool(metric.positive_labels) == (flagged or kind == "boolean")
     assert parse_metric(dump_metric(metric), "again") == metric
+
+
+def test_a_yes_or_no_metric_flags_something():
+    assert "positive" in problems(GOOD.replace("positive: violates", "positive: []"))
 
 
 def test_an_unquoted_yes_is_explained_not_passed_on():

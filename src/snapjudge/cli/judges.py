@@ -8,6 +8,8 @@ from snapjudge.cli.console import AsJson, output, print_json, shown_errors
 if TYPE_CHECKING:
     from snapjudge.flows.listing import Listed
 
+_SHOWN = 3  # limits of a judge
+
 
 def judges(as_json: AsJson = False) -> None:
     """List the judges that a name finds: built-in ones and your own, with what their proofs say."""
@@ -34,13 +36,18 @@ def judges(as_json: AsJson = False) -> None:
             shown = "-" if one.figure is None else f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])}"
             flags = "-" if not metric.positive_labels else f"{threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")
             reads = ", ".join(f"{name}?" if name in metric.optional else name for name in metric.ordered_inputs)
-            return one.name, escape(metric.question), reads, shown, flags, escape("; ".join(limits(one.proof)) or "-"), _place(one)
+            return one.name, escape(metric.question), reads, shown, flags, escape(_shortly(limits(one.proof))), _place(one)
 
         for one in found:
             table.add_row(*row(one))
         output.print(table)
-        if not found:
-            output.print("none yet: `snapjudge train` makes one")
+        output.print("`snapjudge show NAME` tells all of one" if found else "none yet: `snapjudge train` makes one")
+
+
+def _shortly(limits: list[str]) -> str:
+    """The worst few, and how many more there are."""
+    more = [f"{len(limits) - _SHOWN} more"] if len(limits) > _SHOWN else []
+    return "; ".join([*limits[:_SHOWN], *more]) or "-"
 
 
 def _place(one: "Listed") -> str:

@@ -128,7 +128,8 @@ def _cross_problems(data: dict[str, Any], reader: _Reader) -> Iterator[Problem]:
         yield from _label_problems(kind, labels, problem)
     positive = data.get("positive")
     flagged = [positive] if isinstance(positive, str) else positive if isinstance(positive, list) else []
-    if positive is not None and (not flagged or any(name not in names for name in flagged)):
+    nothing = positive == [] and kind != "boolean"  # as a saved metric says that none of its labels is flagged
+    if positive is not None and not nothing and (not flagged or any(name not in names for name in flagged)):
         yield problem(("positive",), _show(positive), f"one of the labels: {', '.join(names)}")
     if kind == "boolean" and len(flagged) > 1:
         yield problem(("positive",), _show(positive), "one label")

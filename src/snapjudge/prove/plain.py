@@ -126,10 +126,11 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
 
 
 def limits(proof: Proof) -> list[str]:
-    """The same limits in a few words each: where the main figure is clearly worse, what flips verdicts, what the test contradicts."""
+    """The same limits in a few words each, the worst first: what the test contradicts, what flips verdicts, where the main figure is clearly worse."""
     found = ["promise not kept on its test"] if proof.calibration.threshold.guaranteed and contradiction(proof) else []
-    found += [f"{_sliced(one)}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
-    return found + [f"{one.name} flips {one.rate.value:.0%}" for one in proof.probes if not one.fine and one.rate is not None]
+    flips = sorted(((one.rate.value, one.name) for one in proof.probes if not one.fine and one.rate is not None), reverse=True)
+    found += [f"{name} flips {rate:.0%}" for rate, name in flips]
+    return found + [f"{_sliced(one)}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
 
 
 def worse_slices(proof: Proof) -> list[Slice]:
