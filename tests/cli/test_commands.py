@@ -117,6 +117,7 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
     assert not told["gates"][0]["passed"]
     shown = run("show", result.folder)
     assert "says_buy@1" in shown.stdout
+    assert "On traffic unlike the test" in shown.stdout, "where not to use it"
     assert json.loads(run("show", result.folder, "--json").stdout)["manifest"]["name"] == "says_buy"
     proved = run("prove", result.folder, "--data", folder / "new.jsonl", "--gate", "auroc>=0.5", "--out", tmp_path / "p")
     assert proved.returncode == 0, proved.stderr

@@ -1,6 +1,5 @@
 """snapjudge show: what a bundle is and how good it is."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -14,13 +13,16 @@ def show(
 ) -> None:
     """Verify a bundle and show its metric, its figures and where it comes from."""
     with shown_errors(as_json=as_json):
+        from snapjudge.prove.plain import where_not_to_use_it
+        from snapjudge.prove.proof import Proof
+        from snapjudge.prove.report import show_figure
         from snapjudge.store.bundles import find_bundle, load_bundle
 
         bundle = load_bundle(find_bundle(judge))
-        proof = json.loads((bundle.folder / "proof.json").read_bytes())
+        proof = Proof.model_validate_json((bundle.folder / "proof.json").read_bytes())
         if as_json:
-            found = {"folder": str(bundle.folder), "digest": bundle.digest, "manifest": bundle.manifest.model_dump(mode="json")}
-            print_json({**found, "metric": bundle.metric.model_dump(mode="json"), "calibration": bundle.calibration.model_dump(mode="json"), "proof": proof})
+            nouns = {"manifest": bundle.manifest, "metric": bundle.metric, "calibration": bundle.calibration, "proof": proof}
+            print_json({"folder": str(bundle.folder), "digest": bundle.digest} | {name: noun.model_dump(mode="json") for name, noun in nouns.items()})
             return
         manifest, metric, threshold = bundle.manifest, bundle.metric, bundle.calibration.threshold
         rows = {
@@ -38,5 +40,8 @@ def show(
         for name, text in rows.items():
             output.print(f"[dim]{name:<12}[/dim]", end="")
             output.print(text, markup=False)
-        for name, figure in proof["contenders"][0]["figures"].items():
-            output.print(f"[dim]{name:<16}[/dim]{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]", markup=True)
+        for name, figure in proof.judge_figures.items():
+            output.print(f"[dim]{name:<19}[/dim]{show_figure(figure)}")
+        output.print("Do not use it:")
+        for limit in where_not_to_use_it(proof):
+            output.print(f"- {limit}", markup=False)
