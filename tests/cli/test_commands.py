@@ -140,7 +140,7 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
     ("arguments", "part"),
     [
         (("show", "nobody"), "no judge 'nobody'"),
-        (("ask", "text"), "no judge was named"),
+        (("ask", "--field", "tools=[]"), "no judge was named"),
         (("ask", "--judge", "{judge}", "--field", "colour=red"), "--field"),
         (("ask", "--judge", "{judge}", "  "), "empty text"),
         (("ask", "--judge", "{judge}", "--backbone", "nowhere/model", "x"), "nowhere/model"),

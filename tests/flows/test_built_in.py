@@ -70,7 +70,6 @@ def test_every_proof_stands_beside_its_baselines_on_groups_of_its_own(bundles):
 
 def test_bundles_hold_no_text_of_the_data_and_only_data_that_may_be_published(bundles):
     for one in bundles.values():
-        assert one.proof.worst
         assert not any(row.inputs for row in one.proof.worst)
         card = (one.folder / "README.md").read_text()
         sources = re.findall(r"^- (\S+): (.+)$", card.partition("## Data")[2].partition("## Limits")[0], re.MULTILINE)
@@ -78,6 +77,7 @@ def test_bundles_hold_no_text_of_the_data_and_only_data_that_may_be_published(bu
         for source, licence in sources:
             assert licence != "not stated"
             assert not any(name in source for name in RULED_OUT), source
+    assert bundles["toxicity"].proof.worst, "errors are shown, by their figures"
 
 
 @pytest.mark.parametrize("name", FLAGGED)
