@@ -69,8 +69,9 @@ HAZARDS = {
     "suicide_self_harm": ("ssh", "suicide"),
     "sexual_content": ("sxc_prn", "Adult Content", "Sexual content"),
     "elections": ("spc_ele", "Political Campaigning"),
+    "code_interpreter_abuse": (),
 }
-_HAZARD_OF = {raw: hazard for hazard, raws in HAZARDS.items() for raw in raws}
+_HAZARD_OF = {raw: hazard for hazard, raws in HAZARDS.items() for raw in (hazard, *raws)}
 
 
 def _hazard(row: Row) -> str | None:
@@ -78,8 +79,6 @@ def _hazard(row: Row) -> str | None:
     if row.answer is False:
         return "none"
     raw = row.categories[0] if row.categories else ""
-    if raw in (*HAZARDS, "code_interpreter_abuse"):
-        return raw
     return _HAZARD_OF.get(raw) or _HAZARD_OF.get(raw.split("-")[0])
 
 
