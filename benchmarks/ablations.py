@@ -1,6 +1,7 @@
 """What each part of the pre-training is worth: short runs of the recipe, one thing changed in each.
 
     python -m benchmarks.ablations --run full causal    trains some of the runs (resumable), measures them and adds them to the record
+    python -m benchmarks.ablations                      records what processes side by side have measured
 
 Runs: `full` (the recipe as it is), `names` (no instructions: asked by the task's name alone), `causal` (content read left to right), `quarter` (a quarter of
 the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone), `anchored` (embeddings held to those of the untrained `mini`), and three that
@@ -16,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.averages import new_judges
-from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, show
+from benchmarks.common import DATA, RESULTS, ROOT, Lines, between, head, record, show
 from benchmarks.contenders import mean_of, told
 from benchmarks.judge_data import METRICS, RECIPE, JudgeData
-from benchmarks.left_out import examples_of, sets_of, zero_shot
+from benchmarks.left_out import examples_of, pretraining, sets_of, zero_shot
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.generalist import Generalist
 from snapjudge.model.hub import RECORD_FILE
-from snapjudge.train.multitask import WholeConfig
 
 RUNS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -39,6 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "without_unsafe_prompt_and_groundedness": {"without": ("unsafe_prompt", "groundedness")},
     "without_unsafe_response_and_prompt_injection": {"without": ("unsafe_response", "prompt_injection")},
 }
+_MEASURED = "measured.json"
 SHOWN = ("toxicity", "sexism", "unsafe_response", "politeness", "groundedness", "tool_selection")
 PAGE = ROOT / "docs" / "mini.md"
 LEFT_OUT = tuple(task for run in RUNS.values() for task in run.get("without", ()))
@@ -50,7 +51,7 @@ ASKED = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", choices=list(RUNS), nargs="+", required=True)
+    parser.add_argument("--run", choices=list(RUNS), nargs="*", default=[])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "ablations")
@@ -60,10 +61,12 @@ def main() -> None:
         folder = options.backbones / name
         if not (folder / RECORD_FILE).exists():
             train(name, folder, options.start, options.steps)
-        runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
-        runs[name] = {"steps": options.steps, **measured(folder)}
-        record("ablations", {"runs": runs}, f"python -m benchmarks.ablations --run {' '.join(RUNS)}")
-        PAGE.write_text(between(PAGE.read_text(), "ablations", "\n" + "\n".join(page_lines(runs)) + "\n"))
+        if not (folder / _MEASURED).exists():
+            (folder / _MEASURED).write_text(json.dumps({"steps": options.steps, **measured(folder)}))
+    runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    runs |= {name: json.loads((options.backbones / name / _MEASURED).read_text()) for name in RUNS if (options.backbones / name / _MEASURED).exists()}
+    record("ablations", {"runs": {name: runs[name] for name in RUNS if name in runs}}, f"python -m benchmarks.ablations --run {' '.join(RUNS)}")
+    PAGE.write_text(between(PAGE.read_text(), "ablations", "\n" + "\n".join(page_lines(runs)) + "\n"))
 
 
 def train(name: str, folder: Path, start: str, steps: int) -> None:
@@ -72,7 +75,7 @@ def train(name: str, folder: Path, start: str, steps: int) -> None:
     only = run.pop("only", ())
     left_out = [*run.pop("without", ()), *(task for task in read_recipe(RECIPE).tasks if only and task not in only)]
     anchor = start if run.pop("anchored", False) else ""
-    pretrain(PretrainRequest(RECIPE, DATA, folder, start, left_out, anchor=anchor, resume=True, **run), WholeConfig(steps=steps, rate=3e-4))
+    pretrain(PretrainRequest(RECIPE, DATA, folder, start, left_out, anchor=anchor, resume=True, **run), pretraining(steps), Lines())
 
 
 def measured(folder: Path) -> dict[str, Any]:

@@ -101,14 +101,17 @@ def score_judge(backbone: Backbone, result: FitResult, test: Sequence[Example], 
 
 
 def score_baselines(
-    backbone: Backbone, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example], metric: Metric = TOXICITY
+    backbone: Backbone,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    test: Sequence[Example],
+    metric: Metric = TOXICITY,
+    wanted: Sequence[str] = ("TF-IDF + LR", "embedding + LR"),
 ) -> dict[str, Scored]:
-    """The test examples under the baselines, uncalibrated."""
+    """The test examples under the baselines, or some of them, uncalibrated."""
     data, labels = [baseline_data(backbone, part, metric, Silent(), "") for part in (train, validation, test)], len(metric.labels)
-    found = {
-        "TF-IDF + LR": baselines.tfidf(data[0], data[1], [data[2]], labels)[0],
-        "embedding + LR": baselines.embedding(data[0], data[1], [data[2]], labels)[0],
-    }
+    made = {"TF-IDF + LR": baselines.tfidf, "embedding + LR": baselines.embedding}
+    found = {name: made[name](data[0], data[1], [data[2]], labels)[0] for name in wanted}
     return {name: scored([tuple(row) for row in log_p.tolist()], Calibration(), metric, test)[0] for name, log_p in found.items()}
 
 
@@ -139,6 +142,28 @@ def timed(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+class Lines(Silent):
+    """Progress as lines of a log: what is said, and twice a minute how far it is."""
+
+    def __init__(self) -> None:
+        self._at, self._shown, self._stage, self._total = 0, time.monotonic(), "", 0
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+        self._stage, self._total, self._at = stage, total, 0
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """`steps` of the current stage are done."""
+        self._at += steps
+        if time.monotonic() - self._shown > 30:
+            self._shown = time.monotonic()
+            print(f"{self._stage}: {self._at} of {self._total}  {note}", flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        print(text, flush=True)
 
 
 def record(name: str, result: dict[str, Any], command: str) -> None:

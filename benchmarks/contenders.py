@@ -41,8 +41,9 @@ def contend(
         found[name] = {file: rows_of(score_judge(backbone, judge, examples, metric)) for file, examples in sets.items()}
     everything = [example for examples in sets.values() for example in examples]
     for embedder, backbone in embedders.items():
-        scores = score_baselines(backbone, train, validation, everything, metric)
-        named = {"TF-IDF + LR": scores["TF-IDF + LR"], f"embedding of {embedder} + LR": scores["embedding + LR"]}
+        wanted = ("embedding + LR",) if "TF-IDF + LR" in found else ("TF-IDF + LR", "embedding + LR")  # texts are the same to every embedder
+        scores = score_baselines(backbone, train, validation, everything, metric, wanted)
+        named = {(f"embedding of {embedder} + LR" if name == "embedding + LR" else name): one for name, one in scores.items()}
         for name, one in named.items():
             rows, at = rows_of(one), 0
             found[name] = {}

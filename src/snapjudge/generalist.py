@@ -41,7 +41,7 @@ class Generalist:
         self._question = lru_cache(maxsize=4096)(self._made)
 
     @classmethod
-    def load(cls, backbone: str = "mini", *, dtype: str = "float32", device: str = "cpu") -> "Generalist":
+    def load(cls, backbone: str = "mini", *, dtype: str = "float32", device: str | None = None) -> "Generalist":
         """The generalist of a backbone, calibrated if the backbone's folder says how.
 
         Raises:

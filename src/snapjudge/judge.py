@@ -27,7 +27,7 @@ CHUNK = 128  # items looked at together: enough to fill a forward pass, few enou
 
 
 @lru_cache(maxsize=4)
-def shared_backbone(name: str, dtype: str = "float32", device: str = "cpu") -> Backbone:
+def shared_backbone(name: str, dtype: str = "float32", device: str | None = None) -> Backbone:
     """A backbone that all judges of this process share."""
     return load_backbone(name, dtype=dtype, device=device)
 
@@ -50,7 +50,7 @@ class Judge:
         self.question = Question(bundle.metric, readout, adapter)
 
     @classmethod
-    def load(cls, name: str | Path, *, backbone: Backbone | str | None = None, dtype: str = "float32", device: str = "cpu") -> "Judge":
+    def load(cls, name: str | Path, *, backbone: Backbone | str | None = None, dtype: str = "float32", device: str | None = None) -> "Judge":
         """Load a judge from a bundle's folder or by name (`tone`, `tone@3`).
 
         Args:
@@ -112,7 +112,7 @@ class Panel:
         self.backbone = judges[0].backbone
 
     @classmethod
-    def load(cls, names: Sequence[str | Path], *, backbone: Backbone | str | None = None, dtype: str = "float32", device: str = "cpu") -> "Panel":
+    def load(cls, names: Sequence[str | Path], *, backbone: Backbone | str | None = None, dtype: str = "float32", device: str | None = None) -> "Panel":
         """Load several judges by folder or name; see `Judge.load`."""
         return cls([Judge.load(name, backbone=backbone, dtype=dtype, device=device) for name in names])
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int]:
-    """The processor's name, cores and memory, and the system's kind."""
+    """The processor's name, cores and memory, the system's kind, and the accelerator's name where one is used."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "processor": _processor(),
@@ -30,7 +31,13 @@ def machine() -> dict[str, str | int]:
         "memory_gib": round(memory / 2**30),
         "system": platform.system(),
         "arch": platform.machine(),
+        **_accelerator(),
     }
+
+
+def _accelerator() -> dict[str, str | int]:
+    torch = sys.modules.get("torch")  # what has not loaded it has used none
+    return {"accelerator": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
 
 
 def _processor() -> str:
@@ -60,5 +67,6 @@ def made_with(digests: Mapping[str, str], seed: int | None = None, **more: str) 
         **({} if seed is None else {"seed": str(seed)}),
         "code": revision() or "not from a checkout",
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "machine": f"{own['processor']}, {own['cores']} cores, {own['memory_gib']} GiB, {own['system']} {own['arch']}",
+        "machine": f"{own['processor']}, {own['cores']} cores, {own['memory_gib']} GiB, {own['system']} {own['arch']}"
+        + (f", {own['accelerator']}" if "accelerator" in own else ""),
     }

@@ -185,10 +185,10 @@ class Backbone:
         """Make every weight trainable; name -> weight, tied ones once. The backbone is then read through `read_whole`."""
         return {name: weight.requires_grad_() for name, weight in self.model.named_parameters()}
 
-    def read_whole(self, contents: Sequence[tuple[Ids, Sequence[Readout]]]) -> tuple[list[Tensor], Tensor]:
-        """Label logits [L] of every content's readouts, in order, and the contents' mean hidden states [C, D], differentiable in all weights.
+    def read_whole(self, contents: Sequence[tuple[Ids, Sequence[Readout]]]) -> tuple[Tensor, Tensor]:
+        """Label logits [R, L] of all readouts, content by content (-inf behind those of fewer labels), and the contents' mean hidden states [C, D].
 
-        The form that training a backbone uses.
+        Differentiable in all weights: the form that training a backbone uses.
         """
         packed, at = list[Packed](), 0
         for content, readouts in contents:
@@ -196,13 +196,20 @@ class Backbone:
             at = packed[-1].end
         ids = [i for content, readouts in contents for part in (content, *(readout.token_ids for readout in readouts)) for i in part]
         places = [place for one in packed for place in one.places]
-        both_2T = torch.tensor([ids, places], device=self.device)
-        with self._pass(WholePass(packed, self.content_mask == "causal", self.device), whole=True):
+        both_2T = sent(torch.tensor([ids, places]), self.device)
+        with self._pass(WholePass(packed, self.content_mask == "causal", self.device, fused=self.device.type != "cpu"), whole=True):
             hidden_TD = self._forward(both_2T[:1], both_2T[1:])[0]
         rows = [row for one in packed for row in one.last_rows]
-        means_CD = torch.stack([hidden_TD[one.start : one.start + one.content].float().mean(0) for one in packed])
         readouts = [readout for _, some in contents for readout in some]
-        return self.head.differentiable(hidden_TD, readouts, rows) if readouts else [], means_CD
+        logits_RL = self.head.differentiable(hidden_TD, readouts, rows) if readouts else hidden_TD.new_empty(0, 0)
+        return logits_RL, self._means(hidden_TD, packed)
+
+    def _means(self, hidden_TD: Tensor, packed: Sequence[Packed]) -> Tensor:
+        """The contents' mean hidden states [C, D]."""
+        owned = [(number, row) for number, one in enumerate(packed) for row in range(one.start, one.start + one.content)]
+        owner_N, row_N = sent(torch.tensor(owned).T.contiguous(), self.device)
+        sums_CD = hidden_TD.new_zeros(len(packed), hidden_TD.shape[1], dtype=torch.float32).index_add(0, owner_N, hidden_TD[row_N].float())
+        return sums_CD / sent(torch.tensor([[float(one.content)] for one in packed]), self.device)
 
     def _plainly(self, pack: Pack, keep_contents: bool) -> tuple[Tensor, list[LayerState]]:  # noqa: FBT001
         """A step's hidden states [T, D] and each layer's keys and values."""

@@ -40,14 +40,20 @@ class Head:
         logits_N = self.token_logits(hidden_BD.repeat_interleave(wanted, 0), tokens.repeat(batch))
         return join_words(logits_N.view(batch, wanted), [len(label) for label in readout.label_tokens])
 
-    def differentiable(self, hidden_TD: Tensor, readouts: Sequence[Readout], rows: Sequence[int]) -> list[Tensor]:
-        """Label logits [L] of each readout, with gradients for the hidden states and the answer tokens' rows of the head.
+    def differentiable(self, hidden_TD: Tensor, readouts: Sequence[Readout], rows: Sequence[int]) -> Tensor:
+        """Label logits [R, L] of all readouts, -inf behind those of fewer labels, with gradients for the hidden states and the answer tokens' rows of the head.
 
         Args:
             rows: the row of each readout's last token.
         """
-        index = _wanted(readouts, rows).to(hidden_TD.device)
-        return _joined(self.token_logits(hidden_TD[index[:, 0]], index[:, 1]), readouts)
+        index = sent(_wanted(readouts, rows), hidden_TD.device)
+        sizes = [len(label) for readout in readouts for label in readout.label_tokens]
+        flat_N = self.token_logits(hidden_TD[index[:, 0]], index[:, 1])
+        joined_K = flat_N if max(sizes) == 1 else join_words(flat_N, sizes)
+        places = [(number, label) for number, readout in enumerate(readouts) for label in range(len(readout.label_tokens))]
+        at = sent(torch.tensor(places), hidden_TD.device)
+        padded_RL = flat_N.new_full((len(readouts), max(len(readout.label_tokens) for readout in readouts)), float("-inf"))
+        return padded_RL.index_put((at[:, 0], at[:, 1]), joined_K)
 
     def step_logits(self, hidden_TD: Tensor, readouts: Sequence[Readout], rows: Sequence[int]) -> list[Tensor]:
         """Label logits [L] of each readout of a step, on the host: everything is brought over at once.

@@ -4,6 +4,7 @@ Knows where weights come from and how each family is hooked up; knows nothing of
 """
 
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -27,24 +28,42 @@ EMBEDDED = "mini"
 LAYOUT_FILE = "snapjudge.json"  # how a backbone in our own layout is read: its mask, its prompt
 RECORD_FILE, OPEN_FILE = "pretraining.json", "open_questions.json"  # what is said of a backbone's weights: their training, their open answers' calibration
 ATTENTION = "snapjudge"
+DEVICE = "SNAPJUDGE_DEVICE"  # the environment variable that chooses the device
 _OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}  # of what is no linear layer
 
 
-def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str = "cpu") -> Backbone:
+def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str | None = None) -> Backbone:
     """Load `mini`, a local folder or a hub name.
 
     Args:
         dtype: float32, bfloat16, float16 or int8 (linear layers in int8, all else in bfloat16); label logits are always float32.
+        device: `cpu`, `cuda` or `cuda:1`; by default what the environment variable SNAPJUDGE_DEVICE says, else a CUDA device where there is one.
 
     Raises:
-        InputInvalid: no such dtype.
+        InputInvalid: no such dtype, or no such device.
         BackboneNotFound: no such folder, and the hub does not have it or cannot be reached.
         BackboneUnsupported: a model whose attention cannot be taken over, or no decoder.
     """
     if dtype not in _DTYPES:
         raise InputInvalid(f"no precision {dtype!r}", hint=f"use {', '.join(Precision)}", received=dtype)
-    return _load_folder(backbone_folder(name), name, dtype, torch.device(device))
+    return _load_folder(backbone_folder(name), name, dtype, _device(device or os.environ.get(DEVICE, "")))
+
+
+def _device(asked: str) -> torch.device:
+    """The device of that name; of no name, the one to use unasked."""
+    if not asked:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(asked)
+        there = found.type == "cpu" or (found.type == "cuda" and (found.index or 0) < torch.cuda.device_count())
+    except RuntimeError:
+        there = False
+    if not there:
+        raise InputInvalid(
+            f"no device {asked!r} here", hint=f"use cpu, or cuda where a CUDA device is; {DEVICE} and `device` say which is used", received=asked
+        )
+    return found
 
 
 def backbone_folder(name: str) -> Path:

@@ -8,13 +8,16 @@ Tensors: Q query heads, G key heads, S readout tokens, C content tokens, B batch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from snapjudge.model.attention import LayerState, Shape, causal_window
+from snapjudge.model.tables import sent
 
 _TOGETHER = 32  # contents attended in one product
+_PADDING = -1  # the part of no content
 _SIMILAR = 0.8, 1.25, 8  # lengths that go together: from, to, and so many tokens more
 
 
@@ -90,66 +93,76 @@ class Packed:
         """The position of every row: each readout follows the content directly."""
         return [*range(self.content), *(self.content + step for size in self.readouts for step in range(size))]
 
-    def visible(self, *, causal: bool, device: torch.device) -> Tensor:
-        """Which row sees which, [n, n]: contents themselves (causally or both ways), readouts the content and their own past."""
-        total = self.end - self.start
-        seen = torch.zeros(total, total, dtype=torch.bool, device=device)
-        seen[:, : self.content] = True
-        if causal:
-            seen[: self.content, : self.content].tril_()
-        at = self.content
-        for size in self.readouts:
-            seen[at : at + size, at : at + size] = torch.ones(size, size, dtype=torch.bool, device=device).tril()
-            at += size
-        return seen
+    @property
+    def parts(self) -> list[int]:
+        """What every row belongs to: 0 the content, then the readouts by number."""
+        return [number for number, size in enumerate((self.content, *self.readouts)) for _ in range(size)]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Contents attended in one product, padded to the longest: pack rows [B, T], who sees whom [B, T, T], real ones of the B * T rows, places [B, T]."""
+
+    rows_BT: Tensor
+    visible_BTT: Tensor
+    real: Tensor
+    places_BT: Tensor
+
+    @classmethod
+    def of(cls, some: Sequence[Packed], *, causal: bool, device: torch.device) -> "_Group":
+        """Laid out on the host and sent in one copy."""
+        longest = max(one.end - one.start for one in some)
+        longest += -longest % 8  # rows of a mask that the fused kernels can read as they lie
+        rows_places_parts = np.empty((3, len(some), longest), dtype=np.int64)
+        rows_places_parts[0], rows_places_parts[1], rows_places_parts[2] = some[0].start, 0, _PADDING
+        for index, one in enumerate(some):
+            rows_places_parts[:, index, : one.end - one.start] = np.arange(one.start, one.end), one.places, one.parts
+        real = sent(torch.from_numpy(np.flatnonzero(rows_places_parts[2] != _PADDING)), device)
+        rows_BT, places_BT, parts_BT = sent(torch.from_numpy(rows_places_parts), device)
+        past_TT = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+        from_B1T, to_BT1 = parts_BT[:, None, :], parts_BT[:, :, None]  # padding sees the content, so that no row of weights is empty
+        visible_BTT = (from_B1T == 0) & (past_TT | (to_BT1 != 0)) if causal else (from_B1T == 0).expand(-1, longest, -1)
+        return cls(rows_BT, visible_BTT | ((from_B1T == to_BT1) & (to_BT1 > 0) & past_TT), real, places_BT)
 
 
 @dataclass
 class WholePass:
     """Contents and their readouts packed one after another, everything differentiable: what training all weights goes through.
 
-    Neighbours of similar length are attended together, padded to the longest: one product for many short contents.
+    On a CPU neighbours of similar length are attended together, padded to the longest: one product for many short contents. An accelerator, to which
+    padding is cheaper than another launch, attends all of them at once (`fused`).
     """
 
     packed: Sequence[Packed]
     causal: bool
     device: torch.device
-    groups: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows [B, T], visible [B, T, T], real rows of B * T, places [B, T]
+    fused: bool
+    groups: list[_Group] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         at = 0
         while at < len(self.packed):
-            first = self.packed[at].end - self.packed[at].start
-            some = [one for one in self.packed[at : at + _TOGETHER] if first * _SIMILAR[0] <= one.end - one.start <= first * _SIMILAR[1] + _SIMILAR[2]]
-            kept = next((count for count, one in enumerate(self.packed[at : at + _TOGETHER]) if one not in some), len(some))
-            self.groups.append(self._group(self.packed[at : at + kept]))
+            kept = len(self.packed) if self.fused else self._alike(self.packed[at:])
+            self.groups.append(_Group.of(self.packed[at : at + kept], causal=self.causal, device=self.device))
             at += kept
 
-    def _group(self, some: Sequence[Packed]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        longest = max(one.end - one.start for one in some)
-        rows = torch.full((len(some), longest), some[0].start, device=self.device)
-        places = torch.zeros(len(some), longest, dtype=torch.long, device=self.device)
-        real = torch.zeros(len(some), longest, dtype=torch.bool, device=self.device)
-        visible = torch.zeros(len(some), longest, longest, dtype=torch.bool, device=self.device)
-        visible[:, :, 0] = True  # padding sees something, so that no row of weights is empty
-        for index, one in enumerate(some):
-            size = one.end - one.start
-            rows[index, :size] = torch.arange(one.start, one.end, device=self.device)
-            places[index, :size] = torch.tensor(one.places, device=self.device)
-            real[index, :size] = True
-            visible[index, :size, :size] = one.visible(causal=self.causal, device=self.device)
-        return rows, visible, real.flatten().nonzero()[:, 0], places
+    def _alike(self, rest: Sequence[Packed]) -> int:
+        """How many of the next contents have about the first one's length."""
+        first = rest[0].end - rest[0].start
+        low, high = first * _SIMILAR[0], first * _SIMILAR[1] + _SIMILAR[2]
+        return next((count for count, one in enumerate(rest[:_TOGETHER]) if not low <= one.end - one.start <= high), min(len(rest), _TOGETHER))
 
     def attend(self, _layer: int, query_BQTd: Tensor, key_BGTd: Tensor, value_BGTd: Tensor, shape: Shape) -> Tensor:
         """Attend within each content and its readouts."""
         parts = []
         turned = [part[0].transpose(0, 1) for part in (query_BQTd, key_BGTd, value_BGTd)]
-        for rows_NT, visible_NTT, real, places_NT in self.groups:
-            query, key, value = (part.index_select(0, rows_NT.flatten()).unflatten(0, rows_NT.shape).transpose(1, 2) for part in turned)
-            seen = visible_NTT[:, None]
+        for group in self.groups:
+            query, key, value = (part.index_select(0, group.rows_BT.flatten()).unflatten(0, group.rows_BT.shape).transpose(1, 2) for part in turned)
+            seen = group.visible_BTT[:, None]
             if shape.window is not None:
-                seen = seen & (places_NT[:, None, :, None] - places_NT[:, None, None, :] < shape.window)
-            parts.append(_plain_attention(query, key, value, shape, seen).transpose(1, 2).flatten(0, 1).index_select(0, real))
+                seen = seen & (group.places_BT[:, None, :, None] - group.places_BT[:, None, None, :] < shape.window)
+            attended = (scores_to_values if self.fused and shape.softcap is None else _plain_attention)(query, key, value, shape, seen)
+            parts.append(attended.transpose(1, 2).flatten(0, 1).index_select(0, group.real))
         return torch.cat(parts)[None]
 
 
@@ -185,7 +198,7 @@ def two_part_attention(query: Tensor, content: LayerState, own: LayerState, shap
     return joined
 
 
-def scores_to_values(query: Tensor, key: Tensor, value: Tensor, shape: Shape, visible: Tensor | None, *, causal: bool) -> Tensor:
+def scores_to_values(query: Tensor, key: Tensor, value: Tensor, shape: Shape, visible: Tensor | None, *, causal: bool = False) -> Tensor:
     """Plain attention of query [B, Q, n, d] on key/value [B, G, m, d]; `visible` is a boolean [.., n, m] or None for all."""
     if shape.softcap is None:
         return functional.scaled_dot_product_attention(

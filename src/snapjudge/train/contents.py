@@ -1,4 +1,4 @@
-"""Content states kept for training: in memory up to a budget, past it in a memory-mapped file.
+"""Content states kept for training: in the device's memory up to a budget, past it in a memory-mapped file.
 
 A state is stored as one row per token, all layers' keys and values side by side, in half precision. Knows nothing of examples or labels.
 
@@ -25,7 +25,7 @@ class ContentStore:
     """Append states, then draw padded batches of them.
 
     Args:
-        budget: bytes kept in memory; what comes after goes to `spill`, a file made when needed and removed on close.
+        budget: bytes kept in the device's memory; what comes after goes to `spill`, a file made when needed and removed on close.
     """
 
     def __init__(self, *, budget: int, spill: Path, device: torch.device) -> None:
@@ -60,20 +60,20 @@ class ContentStore:
         if not self._kept:
             self._widths = [(tensor.shape[0], tensor.shape[2]) for tensor in tensors]
             self._dtype = torch.float16 if tensors[0].dtype == torch.float32 else tensors[0].dtype
-        rows_CF = torch.cat([tensor.transpose(0, 1).flatten(1) for tensor in tensors], 1).to("cpu", self._dtype)
+        rows_CF = torch.cat([tensor.transpose(0, 1).flatten(1) for tensor in tensors], 1).to(self._dtype)
         size = rows_CF.numel() * rows_CF.element_size()
         if self.memory_bytes + size <= self._budget:
             self._kept.append(self._in_slab(rows_CF))
             self.memory_bytes += size
         else:
-            self._kept.append((self._write(rows_CF), len(rows_CF)))
+            self._kept.append((self._write(rows_CF.cpu()), len(rows_CF)))
         return len(self._kept) - 1
 
     def _in_slab(self, rows_CF: Tensor) -> Tensor:
         """The same rows, copied to the newest slab."""
         count = rows_CF.numel()
         if count > len(self._slab) or self._slab.dtype != self._dtype:
-            self._slab = torch.empty(max(count, _SLAB // self._dtype.itemsize), dtype=self._dtype)
+            self._slab = torch.empty(max(count, _SLAB // self._dtype.itemsize), dtype=self._dtype, device=self._device)
         kept, self._slab = self._slab[:count].view_as(rows_CF), self._slab[count:]
         return kept.copy_(rows_CF)
 
@@ -105,8 +105,8 @@ class ContentStore:
 
     def batch(self, indices: Sequence[int]) -> tuple[Callable[[int], LayerState], Tensor]:
         """Padded keys and values of some states, per layer on request, and their lengths [B]."""
-        rows = [self._rows(index) for index in indices]
-        padded_BCF = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)
+        rows = [self._rows(index).to(self._device) for index in indices]
+        padded_BCF = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths_B = torch.tensor([len(part) for part in rows], device=self._device)
         del rows
         if self._read_since > _RELEASE_EVERY and self._map is not None:

@@ -23,6 +23,7 @@ from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, TrainingFailed
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.readout import Readout
+from snapjudge.model.tables import sent
 from snapjudge.model.tokens import Ids
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.fit import schedule
@@ -124,7 +125,7 @@ class _Training:
         decayed = [weight for weight in self.weights.values() if weight.dim() >= _NO_DECAY]
         plain = [weight for weight in self.weights.values() if weight.dim() < _NO_DECAY]
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98), fused=self.backbone.device.type == "cpu")
+        self.optimizer = torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98), fused=True)
         self.step, self.next = 0, 0
         self.result = WholeResult()
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -184,10 +185,8 @@ class _Training:
         total = 0.0
         for pack in _packs(drawn, self.config.pack_tokens):
             with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.config.bf16):
-                logits, means_CD = self.backbone.read_whole([(one.content, one.readouts) for one in pack])
-            losses = torch.stack(
-                [-(torch.tensor(target, device=row.device) * row.log_softmax(-1)).sum() for row, target in zip(logits, _flat(pack, "targets"), strict=True)]
-            )
+                logits_RL, means_CD = self.backbone.read_whole([(one.content, one.readouts) for one in pack])
+            losses = _losses(logits_RL, _flat(pack, "targets"))
             away_C = self._away(pack, means_CD)
             (losses.sum() / asked + self.config.anchor_weight * away_C.sum() / len(drawn)).backward()
             values: list[float] = losses.detach().tolist()
@@ -240,7 +239,7 @@ class _Training:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(tensors[name])
-                kept = {key: tensors[f"{name}|{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}|{key}" in tensors}
+                kept = {key: tensors[f"{name}|{key}"].to(weight.device) for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}|{key}" in tensors}
                 if kept:
                     self.optimizer.state[weight] = kept
         self.step, self.next = record["step"], record["next"]
@@ -259,6 +258,14 @@ def _packs(drawn: Sequence[Drawn], most: int) -> list[list[Drawn]]:
         packs[-1].append(one)
         room -= one.tokens
     return packs
+
+
+def _losses(logits_RL: Tensor, targets: Sequence[Sequence[float]]) -> Tensor:
+    """Cross-entropy [R] of questions of different numbers of labels."""
+    labels = logits_RL.shape[1]
+    targets_RL = sent(torch.tensor([(*own, *(0.0,) * (labels - len(own))) for own in targets]), logits_RL.device)
+    log_p_RL = logits_RL.log_softmax(-1)
+    return -(targets_RL * log_p_RL.masked_fill(log_p_RL.isneginf(), 0.0)).sum(-1)
 
 
 def _flat(pack: Sequence[Drawn], what: str) -> list[Any]:
