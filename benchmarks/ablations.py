@@ -40,6 +40,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "without_unsafe_response_and_prompt_injection": {"without": ("unsafe_response", "prompt_injection")},
 }
 _MEASURED = "measured.json"
+_FEW = ("rubric",)  # a handful of held-back rows: no figure
 SHOWN = ("toxicity", "sexism", "unsafe_response", "politeness", "groundedness", "tool_selection")
 PAGE = ROOT / "docs" / "mini.md"
 LEFT_OUT = tuple(task for run in RUNS.values() for task in run.get("without", ()))
@@ -62,9 +63,13 @@ def main() -> None:
         if not (folder / RECORD_FILE).exists():
             train(name, folder, options.start, options.steps)
         if not (folder / _MEASURED).exists():
-            (folder / _MEASURED).write_text(json.dumps({"steps": options.steps, **measured(folder)}))
+            (folder / _MEASURED).write_text(json.dumps(measured(folder)))
     runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
-    runs |= {name: json.loads((options.backbones / name / _MEASURED).read_text()) for name in RUNS if (options.backbones / name / _MEASURED).exists()}
+    for name in RUNS:
+        folder = options.backbones / name
+        if (folder / RECORD_FILE).exists():
+            asked_too = json.loads((folder / _MEASURED).read_text()) if (folder / _MEASURED).exists() else {}
+            runs[name] = {**runs.get(name, {}), **learned(folder), **asked_too}
     record("ablations", {"runs": {name: runs[name] for name in RUNS if name in runs}}, f"python -m benchmarks.ablations --run {' '.join(RUNS)}")
     PAGE.write_text(between(PAGE.read_text(), "ablations", "\n" + "\n".join(page_lines(runs)) + "\n"))
 
@@ -78,12 +83,17 @@ def train(name: str, folder: Path, start: str, steps: int) -> None:
     pretrain(PretrainRequest(RECIPE, DATA, folder, start, left_out, anchor=anchor, resume=True, **run), pretraining(steps), Lines())
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    """One run: its last held-back figures, open questions on sets it never saw, and new judges."""
+def learned(folder: Path) -> dict[str, Any]:
+    """What a run's own record says: its last held-back figures, and what it took."""
     told_by = json.loads((folder / RECORD_FILE).read_text())
-    found = {"held back": told_by["history"][-1]["figures"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
+    took = {name: told_by[name] for name in ("tokens", "seconds", "machine")}
+    return {"steps": told_by["config"]["steps"], "held back": told_by["history"][-1]["figures"], **took}
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """One run: open questions on sets it never saw, and new judges."""
     generalist = Generalist.load(str(folder))
-    return {**found, "asked": asked(generalist), "asked about tasks": asked_about_tasks(generalist), **new_judges(generalist.backbone)}
+    return {"asked": asked(generalist), "asked about tasks": asked_about_tasks(generalist), **new_judges(generalist.backbone)}
 
 
 def asked(generalist: Generalist) -> dict[str, list[float]]:
@@ -110,19 +120,22 @@ def asked_about_tasks(generalist: Generalist) -> dict[str, list[float]]:
 
 def page_lines(runs: Mapping[str, Any]) -> list[str]:
     """The tables of docs/mini.md."""
-    columns = ("held-back rows, mean", *SHOWN, "groundedness sets never seen, asked", "PromptShield, asked", "new judge", "embedding + LR")
+    columns = ("held-back rows of all tasks it has, mean", *SHOWN, "groundedness sets never seen, asked", "PromptShield, asked", "new judge", "embedding + LR")
     lines = head("run", "tokens", *columns)
     for name in (name for name in RUNS if name in runs):
         run = runs[name]
-        held, asked = run["held back"], run["asked"]
+        held = {task: value for task, value in run["held back"].items() if task not in _FEW}
         cells = [f"{sum(held.values()) / len(held):.3f}", *(f"{held[task]:.2f}" if task in held else "-" for task in SHOWN)]
-        cells += [show(mean_of([asked[file] for file in files])) for files in ASKED.values()]
-        cells += [show(mean_of(run[one])) for one in ("new judge", "embedding + LR")]
+        cells += [show(mean_of([run["asked"][file] for file in files]) if "asked" in run else None) for files in ASKED.values()]
+        cells += [show(mean_of(run[one]) if one in run else None) for one in ("new judge", "embedding + LR")]
         lines.append(f"| {name} | {run['tokens'] / 1e6:.1f} M | {' | '.join(cells)} |")
+    about = {name: run["asked about tasks"] for name, run in runs.items() if "asked about tasks" in run}
+    if not about:
+        return lines
     lines += ["", *head("task", "asked of a backbone that was never trained on it", "of the full run")]
     for task in LEFT_OUT:
-        without = next((run["asked about tasks"][task] for name, run in runs.items() if task in RUNS[name].get("without", ())), None)
-        lines.append(f"| {task} | {show(without)} | {show(runs['full']['asked about tasks'][task] if 'full' in runs else None)} |")
+        without = next((own[task] for name, own in about.items() if task in RUNS[name].get("without", ())), None)
+        lines.append(f"| {task} | {show(without)} | {show(about.get('full', {}).get(task))} |")
     return lines
 
 

@@ -32,6 +32,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.question import OpenQuestion
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
+from snapjudge.flows.record import machine
 from snapjudge.generalist import Generalist
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import RECORD_FILE, load_backbone
@@ -86,13 +87,15 @@ def main() -> None:
         measure(options.fold, folder, options.start, options.only or TASKS)
         if not options.only:
             told_by = json.loads((folder / RECORD_FILE).read_text())
-            rows = [row for task in TASKS for row in json.loads((folder / f"measured-{task}.json").read_text())]
-            trained = {"steps": told_by["config"]["steps"], "tokens": told_by["tokens"], "seconds": told_by["seconds"]}
-            record(
-                f"left_out_{options.fold}",
-                {"fold": FOLDS[options.fold], "trained": trained, "rows": rows},
-                f"python -m benchmarks.left_out --fold {options.fold}",
-            )
+            measured = [json.loads((folder / f"measured-{task}.json").read_text()) for task in TASKS]
+            machines = [own["machine"] for own in measured]
+            found = {
+                "fold": FOLDS[options.fold],
+                "trained": {"steps": told_by["config"]["steps"], **{name: told_by[name] for name in ("tokens", "seconds", "machine", "versions")}},
+                "measured on": [one for place, one in enumerate(machines) if one not in machines[:place]],
+                "rows": [row for own in measured for row in own["rows"]],
+            }
+            record(f"left_out_{options.fold}", found, f"python -m benchmarks.left_out --fold {options.fold}")
 
 
 def pretraining(steps: int) -> WholeConfig:
@@ -102,12 +105,12 @@ def pretraining(steps: int) -> WholeConfig:
 
 def measure(fold: str, folder: Path, start: str, tasks: Sequence[str]) -> None:
     """Every left-out set of some tasks of a fold; a file for each task, and none that is there is measured again."""
+    left = [name for name in tasks if not (folder / f"measured-{name}.json").exists()]
+    if not left:
+        return
     data = JudgeData(DATA, without=FOLDS[fold])
     backbone, untrained, generalist = load_backbone(str(folder)), load_backbone(start), Generalist.load(str(folder))
-    for name in tasks:
-        path = folder / f"measured-{name}.json"
-        if path.exists():
-            continue
+    for name in left:
         task, metric = JUDGES[name].task, read_metric(METRICS / f"{name}.yaml")
         whole = task in FOLDS[fold]
         sets = sets_of(data, name, metric, FOLDS[fold])
@@ -119,7 +122,7 @@ def measure(fold: str, folder: Path, start: str, tasks: Sequence[str]) -> None:
             labels = Counter(metric.label_names[example.label_index or 0] for example in examples)
             rows.append({"task": name, "set": file, "rows": len(examples), "labels": labels, "whole task left out": whole, "figures": figures})
             print(json.dumps(rows[-1]), flush=True)
-        path.write_text(json.dumps(rows))
+        (folder / f"measured-{name}.json").write_text(json.dumps({"machine": machine(), "rows": rows}))
 
 
 def sets_of(data: JudgeData, name: str, metric: Metric, left_out: Sequence[str]) -> dict[str, list[Example]]:
@@ -155,7 +158,7 @@ def zero_shot(generalist: Generalist, metric: Metric, examples: Sequence[Example
     """The metric's question, asked as an open one, and what was asked: of a choice whether its first label holds, the yes of its question."""
     if metric.type == "choice":
         first = metric.label_names[0]
-        metric = metric.model_copy(update={"type": "boolean", "labels": {first: ("yes",), "other": ("no",)}, "positive": (), "windows": "mean"})
+        metric = metric.model_copy(update={"type": "boolean", "labels": {first: ("yes",), "other": ("no",)}, "positive": (first,), "windows": "mean"})
         examples = [example.model_copy(update={"target": (1.0, 0.0) if example.label_index == 0 else (0.0, 1.0)}) for example in examples]
     question = OpenQuestion(instructions=metric.question)
     items = [{str(name): example.inputs[name] for name in metric.ordered_inputs if name in example.inputs} for example in examples]
