@@ -111,6 +111,9 @@ _KINDS = {
 }
 
 
+_BY_DIGITS = ("pii", "pii_phone", "pii_card", "pii_account")  # judges that also learn from numbers of all kinds in the same sentences
+
+
 def _has(kind: str) -> Label:
     return lambda row: "present" if set(_KINDS[kind]) & set(row.categories) else "absent"
 
@@ -140,7 +143,7 @@ JUDGES: dict[str, BuiltIn] = {
         "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
     ),
     "pii": BuiltIn("pii", _yes_or_no("personal", "clean")),
-    **{f"pii_{kind}": BuiltIn("pii", _has(kind), 3000) for kind in _KINDS},
+    **{f"pii_{kind}": BuiltIn("pii", _has(kind), 6000 if f"pii_{kind}" in _BY_DIGITS else 3000) for kind in _KINDS},
     "tone": BuiltIn("tone", _own, 8000),
     "politeness": BuiltIn("politeness", _yes_or_no("polite", "impolite")),
     "sexism": BuiltIn("sexism", _yes_or_no("sexist", "fine"), 6000),
@@ -228,7 +231,9 @@ class JudgeData:
             return self.answers(part)
         if JUDGES[name].task == "pii":
             rng = random.Random(self.seed)  # noqa: S311 - reproducible data
-            return rng.sample(self.templates("pii_unseen"), _WRITTEN) if part == "dev" else []
+            if part == "dev":
+                return rng.sample(self.templates("pii_unseen"), _WRITTEN)
+            return self.templates("pii_written") if name in _BY_DIGITS else []
         if name == "off_topic":
             return self.templates("off_topic_written") if part == "train" else []
         if JUDGES[name].label is not _hazard:

@@ -8,11 +8,13 @@ import torch
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.errors import Interrupted, TrainingFailed
+from snapjudge.model import backbone as backbones
 from snapjudge.model.hub import load_backbone, mini_folder
 from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.prompt import content_windows, render_readout
+from snapjudge.model.training_passes import WholePass
 from snapjudge.testing import FAMILIES, make_examples, write_tiny_decoder
-from snapjudge.train.multitask import Drawn, WholeConfig, train_whole
+from snapjudge.train.multitask import Drawn, WholeConfig, losses_of, train_whole
 from snapjudge.train.save import save_backbone
 
 QUESTIONS = ("buy?", "polite or not?", "good?")
@@ -54,6 +56,40 @@ def test_training_reads_the_logits_that_scoring_reads(tmp_path, family):
     for one, other in zip(trained, step.logits, strict=True):
         assert torch.allclose(one[: len(other)], other, atol=2e-4), (one, other)
         assert one[len(other) :].isneginf().all()
+
+
+@pytest.mark.parametrize("family", ["mini", "llama", "gemma2", "mistral"])
+def test_an_accelerator_s_one_product_gives_the_same_logits_and_gradients(tmp_path, monkeypatch, family):
+    assert family == "mini" or family in FAMILIES
+    backbone = load_backbone(str(mini_folder() if family == "mini" else write_tiny_decoder(tmp_path / family, family)), device="cpu")
+    weights, work, found = backbone.unfreeze(), asked(backbone), []
+    for fused in (False, True):
+        monkeypatch.setattr(backbones, "WholePass", lambda packed, causal, device, fused, wanted=fused: WholePass(packed, causal, device, wanted))
+        backbone.model.zero_grad()
+        logits, means = backbone.read_whole(work)
+        (logits.log_softmax(-1)[:, 0].sum() + means.square().sum()).backward()
+        found.append((logits.detach(), {name: weight.grad.clone() for name, weight in weights.items() if weight.grad is not None}))
+    (plain, gradients), (fused, others) = found
+    assert family == "gemma2" or not torch.equal(plain, fused)  # or the same product was taken twice; soft caps are spelled out in both
+    assert torch.allclose(plain, fused, atol=1e-4)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, others[name], atol=1e-3 * max(1.0, float(gradient.abs().max()))), name
+
+
+def test_questions_of_different_numbers_of_labels_and_words_have_their_own_losses():
+    backbone = load_backbone(str(mini_folder()))
+    labels = [{"y": ("yes", "true"), "n": ("no",)}, {"a": ("red",), "b": ("green",), "c": ("blue", "black")}]
+    metrics = [Metric(name="m", version=1, type="choice", inputs=("output",), question="Which?", labels=one) for one in labels]
+    readouts = [render_readout(one, backbone) for one in metrics]
+    logits, _ = backbone.read_whole([(content_windows({"output": "a red barn"}, backbone)[0], readouts)])
+    alone = [backbone.read_whole([(content_windows({"output": "a red barn"}, backbone)[0], [one])])[0][0] for one in readouts]
+    assert logits.shape == (2, 3)
+    assert logits[0, 2] == float("-inf")
+    targets = [(0.25, 0.75), (0.0, 1.0, 0.0)]
+    losses = losses_of(logits, targets)
+    for loss, row, target in zip(losses, alone, targets, strict=True):
+        assert torch.allclose(loss, -(torch.tensor(target) * row.log_softmax(-1)).sum(), atol=1e-5)
 
 
 def test_gradients_flow_through_the_content():

@@ -34,7 +34,7 @@ def expanded(templates: Templates, seed: int) -> list[tuple[int, dict[str, Any],
             slot = match.group(1)
             if slot is None:
                 return match.group()[0]
-            return rng.choice(templates.slots[slot]) if slot in templates.slots else people.invented(templates.invented[slot])
+            return SLOT.sub(fill, rng.choice(templates.slots[slot])) if slot in templates.slots else people.invented(templates.invented[slot])
 
         for _ in range(_PER_TEMPLATE):
             inputs: dict[str, Any] = {name: _tidy(SLOT.sub(fill, text)) for name, text in template.inputs.items()}

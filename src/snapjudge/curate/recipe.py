@@ -94,7 +94,7 @@ class Template(Frozen):
 
 
 class Templates(Frozen):
-    """Rows written with slots, and what the slots may hold. A double brace is a brace."""
+    """Rows written with slots, and what the slots may hold: texts, which may hold invented slots. A double brace is a brace."""
 
     slots: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     invented: dict[str, str] = Field(default_factory=dict, description="slot -> the method of Faker that fills it")
@@ -118,9 +118,13 @@ def read_templates(path: Path) -> Templates:
     """
     found = _checked(path, Templates)
     known = {*found.slots, *found.invented}
-    unknown = sorted({slot for row in found.rows for text in row.inputs.values() for slot in SLOT.findall(text) if slot and slot not in known})
+    texts = [*(text for row in found.rows for text in row.inputs.values()), *(text for texts in found.slots.values() for text in texts)]
+    unknown = sorted({slot for text in texts for slot in SLOT.findall(text) if slot and slot not in known})
     if unknown:
         raise OptionInvalid(f"{path}: no slot is called {unknown[0]!r}", hint=f"slots: {', '.join(sorted(known))}", received=unknown[0])
+    deep = sorted({name for name, own in found.slots.items() for text in own for slot in SLOT.findall(text) if slot in found.slots})
+    if deep:
+        raise OptionInvalid(f"{path}: a text of slot {deep[0]!r} holds another slot of texts", hint="give it slots under `invented` only", received=deep[0])
     return found
 
 

@@ -186,7 +186,7 @@ class _Training:
         for pack in _packs(drawn, self.config.pack_tokens):
             with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.config.bf16):
                 logits_RL, means_CD = self.backbone.read_whole([(one.content, one.readouts) for one in pack])
-            losses = _losses(logits_RL, _flat(pack, "targets"))
+            losses = losses_of(logits_RL, _flat(pack, "targets"))
             away_C = self._away(pack, means_CD)
             (losses.sum() / asked + self.config.anchor_weight * away_C.sum() / len(drawn)).backward()
             values: list[float] = losses.detach().tolist()
@@ -260,7 +260,7 @@ def _packs(drawn: Sequence[Drawn], most: int) -> list[list[Drawn]]:
     return packs
 
 
-def _losses(logits_RL: Tensor, targets: Sequence[Sequence[float]]) -> Tensor:
+def losses_of(logits_RL: Tensor, targets: Sequence[Sequence[float]]) -> Tensor:
     """Cross-entropy [R] of questions of different numbers of labels."""
     labels = logits_RL.shape[1]
     targets_RL = sent(torch.tensor([(*own, *(0.0,) * (labels - len(own))) for own in targets]), logits_RL.device)

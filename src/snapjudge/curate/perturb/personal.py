@@ -21,6 +21,7 @@ _SENTENCES = {
 # Faker counts its dates from today, and draws Italian cities from a set, whose order differs from process to process.
 _DATES: Mapping[str, tuple[date, date]] = {"date": (date(1990, 1, 1), date(2026, 12, 31)), "date_of_birth": (date(1930, 1, 1), date(2008, 12, 31))}
 _UNORDERED = {"city": "it_IT"}
+_IN_FOURS = "_in_fours"  # after a kind: its letters and digits four by four, as they are printed on cards and statements
 
 
 class People:
@@ -44,11 +45,14 @@ class People:
         return rng.choice(_SENTENCES[kind]).format(self.invented(kind)), kind
 
     def invented(self, kind: str) -> str:
-        """A value of one of Faker's kinds, such as `iban`, on one line.
+        """A value of one of Faker's kinds, such as `iban` (or `iban_in_fours`, with spaces), on one line.
 
         Raises:
             OptionInvalid: Faker knows no such kind.
         """
+        if kind.endswith(_IN_FOURS):
+            plain = self.invented(kind.removesuffix(_IN_FOURS))
+            return " ".join(plain[place : place + 4] for place in range(0, len(plain), 4))
         if kind in _DATES:
             first, last = _DATES[kind]
             return (first + timedelta(days=self._rng.randint(0, (last - first).days))).isoformat()
