@@ -5,7 +5,8 @@
 
 Each judge is measured on the half of the `.dev` rows that neither the backbone, nor the adapter, nor the calibration has seen; on whole data sets that no
 training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression and an adapter on the untuned
-`mini`, all trained on the judge's own rows and calibrated as it is. Sets left out one after the other come from `benchmarks.left_out`. The page docs/judges.md
+`mini`, all trained on the judge's own rows and calibrated as it is; where the goal is of left-out sets, which `benchmarks.left_out` measures beside all of
+them, the test shows the baselines of the judge's own proof. The page docs/judges.md
 takes its tables from here.
 """
 
@@ -18,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, show
-from benchmarks.contenders import contend, mean_of, told
+from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, rounded, show
+from benchmarks.contenders import SHOWN, contend, mean_of, told
 from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
 from benchmarks.left_out import examples_of
 from snapjudge.core.example import Example
@@ -74,6 +75,8 @@ GOALS = (
     *(Goal(name, "ece", 0.03, below=True) for name in JUDGES),
 )
 
+_BESIDE = frozenset(goal.judge for goal in GOALS if goal.where == "test" and goal.figure != "ece")  # the others' goals are of left-out sets
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -103,25 +106,36 @@ def known_figures(path: Path) -> dict[str, Any]:
 def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone) -> dict[str, Any]:
     """All figures of one judge."""
     metric, parts = judge.metric, data.parts(name)
-    train, validation, calibration, test = (as_examples(parts[part], metric) for part in PARTS)
-    config = FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
-    sets = {"calibration": calibration, "test": test}
-    others = contend({"untuned mini": untuned}, {"mini": judge.backbone, "untuned mini": untuned}, train, validation, sets, metric, config)
-    rule = ThresholdRule.parse(metric.threshold) if metric.threshold else None
-    terms = CalibrationTerms(metric, calibration, rule, None, (), "")
-    shown = {"judge": told(judged(judge, test), metric)}
-    for other, own in others.items():
-        shown[other] = told(scored(own["test"], terms.calibrate(own["calibration"]), metric, test)[0], metric)
-    found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test}), "test": shown, "by set": by_set(judge, test)}
+    test = as_examples(parts["test"], metric)
+    proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
+    others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned) if name in _BESIDE else proved_beside(proof)
+    found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test})}
+    found |= {"test": {"judge": told(judged(judge, test), metric), **others}, "by set": by_set(judge, test)}
     found["unseen"] = {file: told(judged(judge, examples_of(data, name, file, metric)), metric) for file in UNSEEN.get(name, ())}
     lookalikes = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(name)
     if lookalikes:
         flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({"input": text} for text in lookalikes)]
         found["look-alikes"] = {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}
-    proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
     found["probes"] = {probe.name: [probe.rate.value, probe.rate.low, probe.rate.high] for probe in proof.probes if probe.rate and probe.expect == "stays"}
     found["promises"] = [promise.model_dump(mode="json") for promise in proof.promises]
     return found
+
+
+def trained_beside(judge: Judge, parts: Mapping[str, Sequence[Example]], untuned: Backbone) -> dict[str, dict[str, list[float]]]:
+    """Every contender on the test rows, trained on the judge's rows and calibrated as it is."""
+    metric, config = judge.metric, FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
+    sets = {"calibration": parts["calibration"], "test": parts["test"]}
+    embedders = {"mini": judge.backbone, "untuned mini": untuned}
+    raw = contend({"untuned mini": untuned}, embedders, parts["train"], parts["validation"], sets, metric, config)
+    rule = ThresholdRule.parse(metric.threshold) if metric.threshold else None
+    terms = CalibrationTerms(metric, parts["calibration"], rule, None, (), "")
+    return {name: told(scored(own["test"], terms.calibrate(own["calibration"]), metric, parts["test"])[0], metric) for name, own in raw.items()}
+
+
+def proved_beside(proof: Proof) -> dict[str, dict[str, list[float]]]:
+    """The baselines of the judge's own proof: on the same rows, calibrated as it is."""
+    names = {"TF-IDF + LR": "TF-IDF + LR", "embedding + LR": "embedding of mini + LR"}
+    return {names[one.name]: {name: rounded(one.figures[name]) for name in SHOWN if name in one.figures} for one in proof.contenders if one.name in names}
 
 
 def judged(judge: Judge, examples: Sequence[Example]) -> Scored:
