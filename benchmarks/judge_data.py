@@ -271,7 +271,7 @@ class JudgeData:
             inputs = {judge.rename.get(field, field): value for field, value in row.inputs.items()}
             if label is not None and needed <= inputs.keys() and read & inputs.keys():
                 licence = ", ".join(filter(None, (row.licence, self.origins.get(row.file)))) or OURS
-                meta = {"source": row.file, "group": row.group, "category": ",".join(row.categories), "licence": licence}
+                meta = {"source": row.file, "group": row.group, "category": ",".join(one for one in row.categories if one != "None"), "licence": licence}
                 found.append({"id": f"{row.file}:{number}", "inputs": inputs, "label": label, "meta": meta})
         return found
 

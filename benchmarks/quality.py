@@ -35,7 +35,7 @@ from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.prove.figures import Scored, wilson
 from snapjudge.prove.proof import Proof, scored
-from snapjudge.train.terms import FitConfig
+from snapjudge.train.terms import FitConfig, LogP
 
 UNSEEN = {
     "unsafe_prompt": ("safety_prompt/refusal_direction_harmless",),
@@ -75,6 +75,7 @@ GOALS = (
     *(Goal(name, "ece", 0.03, below=True) for name in JUDGES),
 )
 
+_FEWEST = 20  # rows of a set that figures are told of
 _BESIDE = frozenset(goal.judge for goal in GOALS if goal.where == "test" and goal.figure != "ece")  # the others' goals are of left-out sets
 
 
@@ -110,7 +111,8 @@ def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone) -> dic
     proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
     others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned) if name in _BESIDE else proved_beside(proof)
     found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test})}
-    found |= {"test": {"judge": told(judged(judge, test), metric), **others}, "by set": by_set(judge, test)}
+    log_p = read(judge, test)
+    found |= {"test": {"judge": told(under(judge, log_p, test), metric), **others}, "by set": by_set(judge, log_p, test)}
     found["unseen"] = {file: told(judged(judge, examples_of(data, name, file, metric)), metric) for file in UNSEEN.get(name, ())}
     lookalikes = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(name)
     if lookalikes:
@@ -138,17 +140,30 @@ def proved_beside(proof: Proof) -> dict[str, dict[str, list[float]]]:
     return {names[one.name]: {name: rounded(one.figures[name]) for name in SHOWN if name in one.figures} for one in proof.contenders if one.name in names}
 
 
-def judged(judge: Judge, examples: Sequence[Example]) -> Scored:
-    """Examples under a bundle's own adapter, calibration and threshold."""
-    log_p = raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), Silent(), "")
+def read(judge: Judge, examples: Sequence[Example]) -> LogP:
+    """Raw label log-probabilities under a bundle's own adapter."""
+    return raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), Silent(), "")
+
+
+def under(judge: Judge, log_p: LogP, examples: Sequence[Example]) -> Scored:
+    """The same under the bundle's calibration and threshold."""
     return scored(log_p, judge.bundle.calibration, judge.metric, examples)[0]
 
 
-def by_set(judge: Judge, examples: Sequence[Example]) -> dict[str, dict[str, list[float]]]:
+def judged(judge: Judge, examples: Sequence[Example]) -> Scored:
+    """Examples under a bundle's own adapter, calibration and threshold."""
+    return under(judge, read(judge, examples), examples)
+
+
+def by_set(judge: Judge, log_p: LogP, examples: Sequence[Example]) -> dict[str, dict[str, list[float]]]:
     """The figures on each source of the test rows."""
     sources = sorted({example.provenance.source for example in examples})
-    sets = {source: [example for example in examples if example.provenance.source == source] for source in sources}
-    return {source: {"rows": [len(rows)], **told(judged(judge, rows), judge.metric, 200)} for source, rows in sets.items() if len(rows) >= 20}
+    sets = {source: [place for place, example in enumerate(examples) if example.provenance.source == source] for source in sources}
+    return {
+        source: {"rows": [len(own)], **told(under(judge, [log_p[place] for place in own], [examples[place] for place in own]), judge.metric, 200)}
+        for source, own in sets.items()
+        if len(own) >= _FEWEST
+    }
 
 
 def left_out() -> list[dict[str, Any]]:
