@@ -224,7 +224,9 @@ def test_judges_are_listed_with_what_their_proofs_say(workshop, monkeypatch):
     listed = {one["judge"]: one for one in json.loads(run("judges", "--json").stdout)}
     assert listed["says_buy@1"]["figures"]["auroc"]["value"] == result.proof.judge_figures["auroc"].value
     assert not listed["says_buy@1"]["built_in"]
-    assert "says_buy@1" in run("judges").stdout
+    told = run("judges").stdout
+    assert "says_buy@1" in told
+    assert f"AUROC {result.proof.judge_figures['auroc'].value:.3f}" in told, "whole lines, whatever the terminal's width"
 
 
 def test_a_backbone_is_trained_by_a_recipe_and_used(tmp_path):

@@ -110,6 +110,13 @@ def test_a_text_alone_is_asked_about_by_all_that_can_read_it():
     answers = {name.partition("@")[0] for name in json.loads(done.stdout)}
     assert {"toxicity", "pii", "tone", "unsafe_prompt", "prompt_injection"} <= answers
     assert not {"groundedness", "tool_selection"} & answers, "they read more than a text"
+    assert "off_topic" not in answers, "off what, without a context?"
+    told = run("ask", "Please stop calling me at 555-0142.").stdout
+    quiet = next(line for line in told.splitlines() if line.startswith("not flagged"))
+    assert "sexism@1" in quiet
+    assert "tone@1" not in quiet, "it flags nothing, so that it is not told in brief"
+    with_context = run("ask", "--json", "--field", "context=This assistant helps with: cards.", "What is the weather?")
+    assert "off_topic" in {name.partition("@")[0] for name in json.loads(with_context.stdout)}
 
 
 def test_they_are_listed_with_figures_and_limits(bundles):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from snapjudge.core.metric import Metric
     from snapjudge.core.question import OpenQuestion
 
+_OF_A_CONTEXT = ("off_topic",)  # of built-in judges: what they ask means little without a context, though they can answer
+
 
 def ask(
     text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field")] = None,
@@ -43,16 +45,19 @@ def ask(
 
 
 def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone: str | None, precision: str, *, shown: bool) -> "dict[str, Judgement]":
-    """Answers of the named judges; of all built-in ones that can read the fields where none is named. Judges that get the same fields share a reading."""
+    """Answers of the named judges; of all built-in ones that can read the fields where none is named: of those the ones that flag nothing are told in brief.
+    Judges that get the same fields share a reading.
+    """
     from snapjudge.cli.tables import verdict
     from snapjudge.errors import OptionInvalid
     from snapjudge.flows.listing import list_judges
     from snapjudge.judge import Judge, Panel
 
-    given = {*inputs, *(() if text is None else ("input", "output"))}
+    given, brief = {*inputs, *(() if text is None else ("input", "output"))}, not names
     if not names:
         listed = [one for one in list_judges() if one.built_in and one.bundle is not None]
-        names = [one.name for one in listed if one.metric is not None and set(one.metric.needed_inputs) <= given and ({*one.metric.inputs} & given)]
+        known = {one.name: one.metric for one in listed if one.metric is not None and ("context" in given or one.metric.name not in _OF_A_CONTEXT)}
+        names = [name for name, metric in known.items() if set(metric.needed_inputs) <= given and ({*metric.inputs} & given)]
     if not names:
         raise OptionInvalid("no judge was named, and no built-in one reads what was given", hint='snapjudge ask --judge judges/NAME "text"')
     judges = [Judge.load(name, backbone=backbone, dtype=precision) for name in names]
@@ -64,10 +69,14 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
         fields: dict[str, Any] = {**inputs, place: text} if place else inputs
         answers |= Panel(some).score(**fields)
     found = {one.name: answers[one.name] for one in judges}
-    for one in judges if shown else ():
+    quiet = [one for one in judges if brief and one.metric.positive_labels and not found[one.name].flagged]
+    for one in (one for one in judges if shown and one not in quiet):
         answer = found[one.name]
         output.print(f"[bold]{one.name}[/bold]  {verdict(one, answer)}  confidence {answer.confidence:.3f}  ({_shares(answer)})")
         output.print(f"{one.metric.question}{_windows(answer)}", style="dim", markup=False)
+    if shown and quiet:
+        output.print("[bold]not flagged[/bold]  " + ", ".join(f"{one.name} {found[one.name].score:.3f}" for one in quiet))
+        output.print("`--judge NAME` tells more of one, `--json` all of all", style="dim", markup=False)
     return found
 
 

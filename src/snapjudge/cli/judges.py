@@ -14,34 +14,33 @@ _SHOWN = 3  # limits of a judge
 def judges(as_json: AsJson = False) -> None:
     """List the judges that a name finds: built-in ones and your own, with what their proofs say."""
     with shown_errors(as_json=as_json):
-        from rich.markup import escape
-        from rich.table import Table
-
         from snapjudge.flows.listing import list_judges
-        from snapjudge.prove.plain import limits
-        from snapjudge.prove.report import NAMES, show_figure
 
         found = list_judges()
         if as_json:
             print_json([_as_dict(one) for one in found])
             return
-        table = Table(title=f"{len(found)} judges", title_justify="left")
-        for column in ("judge", "asks", "reads", "figure on its test, 95 % interval", "flags from", "limits", "where"):
-            table.add_column(column, no_wrap=column == "judge")
-
-        def row(one: "Listed") -> tuple[str, ...]:
-            if one.bundle is None or one.proof is None:
-                return one.name, f"[red]{escape(one.problem)}[/red]", "", "", "", "", _place(one)
-            metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
-            shown = "-" if one.figure is None else f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])}"
-            flags = "-" if not metric.positive_labels else f"{threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")
-            reads = ", ".join(f"{name}?" if name in metric.optional else name for name in metric.ordered_inputs)
-            return one.name, escape(metric.question), reads, shown, flags, escape(_shortly(limits(one.proof))), _place(one)
-
         for one in found:
-            table.add_row(*row(one))
-        output.print(table)
-        output.print("`snapjudge show NAME` tells all of one" if found else "none yet: `snapjudge train` makes one")
+            _show(one)
+        output.print(f"{len(found)} judges; `snapjudge show NAME` tells all of one" if found else "none yet: `snapjudge train` makes one")
+
+
+def _show(one: "Listed") -> None:
+    """A few lines that fit any terminal: what it asks and reads, its figure, where it flags from, its worst limits."""
+    from snapjudge.prove.plain import limits
+    from snapjudge.prove.report import NAMES, show_figure
+
+    output.print(f"[bold]{one.name}[/bold]", end="  ")
+    if one.bundle is None or one.proof is None:
+        output.print(f"{one.problem} ({_place(one)})", style="red", markup=False)
+        return
+    metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
+    output.print(metric.question, markup=False)
+    reads = ", ".join(f"{name} (if given)" if name in metric.optional else name for name in metric.ordered_inputs)
+    told = [] if one.figure is None else [f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])} on its test"]
+    told += [f"flags from {threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")] if metric.positive_labels else ["flags nothing"]
+    for line in (f"reads {reads}", "; ".join(told), f"limits: {_shortly(limits(one.proof))}", *([] if one.built_in else [_place(one)])):
+        output.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
 
 
 def _shortly(limits: list[str]) -> str:
