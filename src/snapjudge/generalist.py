@@ -87,18 +87,25 @@ class Generalist:
         return Question(metric, render_readout(metric, self.backbone))
 
     def _answers(self, contents: Sequence[Content], questions: Sequence[OpenQuestion]) -> list[list[Judgement]]:
-        wordings = list(dict.fromkeys(wording for question in questions for wording in question.wordings))
+        wordings = list(dict.fromkeys(wording for question in questions for some in question.wordings for wording in some))
         windows = [[(Content((window,)), [self._question(wording) for wording in wordings]) for window in content.windows] for content in contents]
         readings = iter(read_contents(self.backbone, [work for some in windows for work in some]))
         answers = []
         for some in windows:
-            found = [dict(zip(wordings, next(readings), strict=True)) for _ in some]
-            answers.append([self._judgement(question, [{w: one[w].log_p for w in question.wordings} for one in found]) for question in questions])
+            found = [{wording: one.log_p for wording, one in zip(wordings, next(readings), strict=True)} for _ in some]
+            answers.append([self._judgement(question, found) for question in questions])
         return answers
 
     def _judgement(self, question: OpenQuestion, windows: Sequence[Mapping[str, tuple[float, ...]]]) -> Judgement:
         """One answer from the log-probabilities of yes and no to every wording, window by window: a choice goes by the options' odds of a yes."""
         metric = question.metric
-        rows = [next(iter(one.values())) if question.type == "boolean" else tuple(yes - no for yes, no in one.values()) for one in windows]
+        rows = [tuple(_mean_odds([one[wording] for wording in some]) for some in question.wordings) for one in windows]
+        if question.type == "boolean":
+            rows = [(odds, 0.0) for (odds,) in rows]
         calibration = self.calibrations.get(question.type, Calibration())
         return judge_of(self.name, metric, calibration, over_windows(rows, metric), len(windows)).model_copy(update={"zero_shot": True})
+
+
+def _mean_odds(answers: Sequence[tuple[float, ...]]) -> float:
+    """The mean log odds of a yes."""
+    return sum(yes - no for yes, no in answers) / len(answers)

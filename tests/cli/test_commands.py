@@ -212,7 +212,15 @@ def test_open_questions_are_asked_on_the_command_line():
     assert set(answer["probabilities"]) == {"yes", "no"}
     listed = run("ask", "--question", "What is it about?", "--options", "money, rain", "Where is my refund?")
     assert "zero-shot" in listed.stdout
-    for wrong in (("--options", "a,b"), ("--question", "?", "--options", "a"), ("--question", "?", "--options", "a,b", "--levels", "a,b")):
+    reworded = run("ask", "--question", "Is it about money?", "--reworded", "Is it about billing?", "Where is my refund?")
+    assert "zero-shot" in reworded.stdout
+    for wrong in (
+        ("--options", "a,b"),
+        ("--reworded", "a"),
+        ("--question", "?", "--question", "!", "--reworded", "a"),
+        ("--question", "?", "--options", "a"),
+        ("--question", "?", "--options", "a,b", "--levels", "a,b"),
+    ):
         refused = run("ask", *wrong, "text")
         assert refused.returncode == 2
         assert "next:" in refused.stderr

@@ -1,5 +1,7 @@
 """Open questions: one reading for all, marked zero-shot, the same whatever the order of options; and what is refused."""
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -48,6 +50,19 @@ def test_a_calibration_is_applied_by_type(mini):
     question = OpenQuestion(instructions="Is it rude?")
     plain, sharp = Generalist(mini).ask([question], input="You fool.")[0], doubled.ask([question], input="You fool.")[0]
     assert sharp.p_max != plain.p_max
+
+
+def test_several_wordings_answer_by_the_mean_of_their_log_odds(generalist):
+    wordings = ("Is it about money?", "Does the user write about payments?", "Is the topic billing?")
+    single = [OpenQuestion(instructions=one) for one in wordings]
+    together = OpenQuestion(instructions=wordings[0], rewordings=wordings[1:])
+    *alone, answer = generalist.ask([*single, together], input="I want my money back")
+    odds = [math.log(one.probabilities["yes"] / one.probabilities["no"]) for one in (*alone, answer)]
+    assert odds[-1] == pytest.approx(sum(odds[:-1]) / 3, abs=1e-4)
+    options = {"type": "choice", "options": ("billing", "weather")}
+    (choice,) = generalist.ask([OpenQuestion(instructions="What is it about?", rewordings=("Which topic is it?",), **options)], input="I want my money back")
+    assert sum(choice.probabilities.values()) == pytest.approx(1)
+    assert OpenQuestion(instructions="Is it?", rewordings=("Is it?",)).wordings == (("Is it?",),)
 
 
 def test_what_cannot_be_asked_is_refused(generalist):

@@ -20,6 +20,9 @@ def ask(
     text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field")] = None,
     judge: Annotated[list[str] | None, typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")] = None,
     question: Annotated[list[str] | None, typer.Option("--question", help="an open question in plain words; may be repeated")] = None,
+    reworded: Annotated[
+        list[str] | None, typer.Option("--reworded", help="the open question in other words, which steadies its answer; may be repeated")
+    ] = None,
     options: Annotated[str | None, typer.Option("--options", help="answers of the open question, separated by commas")] = None,
     levels: Annotated[str | None, typer.Option("--levels", help="ordered answers of the open question, lowest first, separated by commas")] = None,
     field: Annotated[list[str] | None, typer.Option("--field", help="FIELD=TEXT for metrics that read several fields; may be repeated")] = None,
@@ -33,7 +36,7 @@ def ask(
     """
     with shown_errors(as_json=as_json):
         names = [name for part in judge or () for name in part.split(",") if name]
-        asked = _questions(question or (), options, levels)
+        asked = _questions(question or (), reworded or (), options, levels)
         inputs = _fields(field or ())
         found: dict[str, Judgement] = {}
         if names or not asked:
@@ -93,20 +96,23 @@ def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any]
     return {one.name or one.instructions: answer for one, answer in zip(asked, answers, strict=True)}
 
 
-def _questions(texts: "list[str] | tuple[()]", options: str | None, levels: str | None) -> "list[OpenQuestion]":
+def _questions(texts: "list[str] | tuple[()]", reworded: "list[str] | tuple[()]", options: str | None, levels: str | None) -> "list[OpenQuestion]":
     from pydantic import ValidationError
 
-    from snapjudge.core.question import OpenQuestion
+    from snapjudge.core.question import OpenQuestion, OpenType
     from snapjudge.errors import OptionInvalid
 
     listed = options or levels
+    if reworded and len(texts) != 1:
+        raise OptionInvalid("--reworded belongs to one --question", hint='--question "Is it a refund request?" --reworded "Does the user want money back?"')
     if listed and (len(texts) != 1 or (options and levels)):
         raise OptionInvalid(
             "--options and --levels belong to one --question, and only one of them", hint='--question "What is it about?" --options billing,refund'
         )
     names = tuple(part.strip() for part in (listed or "").split(",") if part.strip())
     try:
-        return [OpenQuestion(instructions=one, type="choice" if options else "score" if levels else "boolean", options=names) for one in texts]
+        kind: OpenType = "choice" if options else "score" if levels else "boolean"
+        return [OpenQuestion(instructions=one, type=kind, options=names, rewordings=tuple(reworded)) for one in texts]
     except ValidationError as error:
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise OptionInvalid(f"the question cannot be asked: {reason}", hint='--question "What is it about?" --options billing,refund') from error

@@ -15,13 +15,14 @@ class OpenQuestion(Frozen):
     """One question in plain words.
 
     `options` are the answers of a choice, or the levels of a score, lowest first; a boolean question has none. What an option means may be told after its
-    name in `meanings`.
+    name in `meanings`. Asked in several wordings (`rewordings`), the mean of their log odds answers, which ranks better than most single ones do.
     """
 
     instructions: Text
     type: OpenType = "boolean"
     options: tuple[Text, ...] = ()
     meanings: dict[str, str] = Field(default_factory=dict)
+    rewordings: tuple[Text, ...] = ()
     name: str = ""
 
     @model_validator(mode="after")
@@ -40,12 +41,12 @@ class OpenQuestion(Frozen):
         return self.options or (YES, NO)
 
     @property
-    def wordings(self) -> tuple[str, ...]:
-        """What is asked, each to be answered with yes or no: the question itself, or the question with each of its options."""
-        asked = self.instructions.strip()
+    def wordings(self) -> tuple[tuple[str, ...], ...]:
+        """What is asked, each wording to be answered with yes or no: of a boolean question its wordings, of others those of each option."""
+        asked = tuple(dict.fromkeys(one.strip() for one in (self.instructions, *self.rewordings)))
         if not self.options:
             return (asked,)
-        return tuple(f"{asked} {self.meanings.get(option) or option}?" for option in self.options)
+        return tuple(tuple(f"{one} {self.meanings.get(option) or option}?" for one in asked) for option in self.options)
 
     @property
     def metric(self) -> Metric:
