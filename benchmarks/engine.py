@@ -33,7 +33,7 @@ LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 def main() -> None:
     options = arguments(__doc__ or "", repeats=3, only=[""])
-    mini, qwen = load_backbone("mini"), qwen_backbone()
+    mini, qwen = load_backbone("mini", device="cpu"), qwen_backbone()
     measures: dict[str, Callable[[int], Rows]] = {
         "1": lambda repeats: [*encode_rows(mini, torch.float32, ">= 0.40", repeats), *encode_rows(qwen, torch.bfloat16, ">= 0.60", repeats)],
         "2": lambda repeats: many_judges_rows(qwen, repeats),

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--train")
     parser.add_argument("--fold")
     parser.add_argument("--only", nargs="*", choices=TASKS)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "folds")
     options = parser.parse_args()

@@ -25,8 +25,8 @@ def main() -> None:
     chosen = balanced(train, options.rows + 200, seed=0)
     each = -(-options.texts // len(SETS))
     texts = deduplicated([example for name in SETS for example in islice(balanced(toxicity(name), 2 * each, seed=1), each)])[0][: options.texts]
-    result = fit_judge(load_backbone("mini"), chosen[: options.rows], chosen[options.rows :], "readout", FitConfig(epochs=8))
-    found = {name: score_judge(load_backbone("mini", dtype=name), result, texts) for name in PRECISIONS}
+    result = fit_judge(load_backbone("mini", device="cpu"), chosen[: options.rows], chosen[options.rows :], "readout", FitConfig(epochs=8))
+    found = {name: score_judge(load_backbone("mini", dtype=name, device="cpu"), result, texts) for name in PRECISIONS}
     plain = found["float32"].scores
     rows: list[dict[str, Any]] = []
     for name, scored in found.items():

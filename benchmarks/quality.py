@@ -268,7 +268,7 @@ def left_out_rows() -> list[str]:
     for row in left_out():
         figures = row["figures"]
         name = "macro_f1" if row["task"] == "tool_selection" else "auroc"
-        asked = show(figures.get("asked", {}).get("auroc")) + (" (auroc of right or not)" if name == "macro_f1" else "")
+        asked = show(figures.get("asked", {}).get(name)) + (" (of right or not)" if name == "macro_f1" else "")
         cells = " | ".join([show(figures.get("judge", {}).get(name)), asked, *(show(figures.get(who, {}).get(name)) for who in OTHERS)])
         kind = " (task left out)" if row["whole task left out"] else ""
         lines.append(f"| {row['task']}{kind} | {row['set']} | {row['rows']} | {name} | {cells} |")

@@ -23,7 +23,7 @@ from snapjudge.train.terms import FitConfig
 
 def main() -> None:
     options = arguments(__doc__ or "", sizes=[1000, 4000], seeds=[0, 1, 2], all_up_to=1000)
-    backbone, flops = load_backbone(), ceiling()
+    backbone, flops = load_backbone(device="cpu"), ceiling()
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         pool = balanced(toxicity("davidson"), 10**6, seed)

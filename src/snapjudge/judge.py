@@ -18,7 +18,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.errors import BackboneMismatch, BundleInvalid, SnapjudgeError
 from snapjudge.model.adapter import load_adapter
 from snapjudge.model.backbone import Backbone
-from snapjudge.model.hub import load_backbone
+from snapjudge.model.hub import chosen_device, load_backbone
 from snapjudge.model.prompt import Content, render_content, render_readout
 from snapjudge.model.reading import Question, read_contents
 from snapjudge.store.bundles import Bundle, find_bundle, load_bundle
@@ -26,9 +26,13 @@ from snapjudge.store.bundles import Bundle, find_bundle, load_bundle
 CHUNK = 128  # items looked at together: enough to fill a forward pass, few enough to bound memory
 
 
-@lru_cache(maxsize=4)
 def shared_backbone(name: str, dtype: str = "float32", device: str | None = None) -> Backbone:
     """A backbone that all judges of this process share."""
+    return _shared(name, dtype, str(chosen_device(device)))
+
+
+@lru_cache(maxsize=4)
+def _shared(name: str, dtype: str, device: str) -> Backbone:
     return load_backbone(name, dtype=dtype, device=device)
 
 

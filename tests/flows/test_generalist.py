@@ -59,9 +59,13 @@ def test_several_wordings_answer_by_the_mean_of_their_log_odds(generalist):
     *alone, answer = generalist.ask([*single, together], input="I want my money back")
     odds = [math.log(one.probabilities["yes"] / one.probabilities["no"]) for one in (*alone, answer)]
     assert odds[-1] == pytest.approx(sum(odds[:-1]) / 3, abs=1e-4)
-    options = {"type": "choice", "options": ("billing", "weather")}
-    (choice,) = generalist.ask([OpenQuestion(instructions="What is it about?", rewordings=("Which topic is it?",), **options)], input="I want my money back")
-    assert sum(choice.probabilities.values()) == pytest.approx(1)
+    topics, options = ("What is it about?", "Which topic is it?"), ("billing", "weather")
+    choice = OpenQuestion(instructions=topics[0], rewordings=topics[1:], type="choice", options=options)
+    yes_or_no = [OpenQuestion(instructions=f"{topic} {option}?") for option in options for topic in topics]
+    found, *parts = generalist.ask([choice, *yes_or_no], input="I want my money back")
+    odds = [math.log(one.probabilities["yes"] / one.probabilities["no"]) for one in parts]
+    billing, weather = sum(odds[:2]) / 2, sum(odds[2:]) / 2
+    assert math.log(found.probabilities["billing"] / found.probabilities["weather"]) == pytest.approx(billing - weather, abs=1e-4)
     assert OpenQuestion(instructions="Is it?", rewordings=("Is it?",)).wordings == (("Is it?",),)
 
 

@@ -30,7 +30,7 @@ def ask(
     precision: PrecisionOption = Precision.float32,
     as_json: Annotated[bool, typer.Option("--json", help="print the judgements as JSON")] = False,
 ) -> None:
-    """Judge one text. Without --judge and --question all built-in judges that can read it are asked.
+    """Judge one text. Without --judge and --question all built-in judges that can read it are asked (`off_topic` with a context only).
 
     `snapjudge ask "Thanks, that helped!"`, `snapjudge ask --judge tone "..."`, `snapjudge ask --question "Is the user asking for a refund?" "..."`
     """

@@ -40,7 +40,7 @@ def _show(one: "Listed") -> None:
     told = [] if one.figure is None else [f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])} on its test"]
     told += [f"flags from {threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")] if metric.positive_labels else ["flags nothing"]
     for line in (f"reads {reads}", "; ".join(told), f"limits: {_shortly(limits(one.proof))}", *([] if one.built_in else [_place(one)])):
-        output.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+        output.print(f"  {line}", style="dim", markup=False)
 
 
 def _shortly(limits: list[str]) -> str:

@@ -36,7 +36,7 @@ def train(
     epochs: Annotated[int | None, typer.Option("--epochs", help="number of epochs instead of the automatic one")] = None,
     batch: Annotated[int, typer.Option("--batch", help="examples per step")] = 32,
     seed: Annotated[int, typer.Option("--seed", help="for splits, batches and initial weights")] = 0,
-    cache_gb: Annotated[float, typer.Option("--cache-gb", help="content states kept in memory, GiB; the rest goes to a file")] = 2.0,
+    cache_gb: Annotated[float, typer.Option("--cache-gb", help="content states kept in the device's memory, GiB; the rest goes to a file")] = 2.0,
     calibrate_by: Annotated[str, typer.Option("--calibrate-by", help="length or source: parts of the traffic with a calibration map of their own")] = "",
     probes: Annotated[int, typer.Option("--probes", min=0, help="test examples that are probed with noise; 0 for none")] = 100,
     texts: Annotated[bool, typer.Option("--texts/--no-texts", help="show the worst errors with their texts, or keep all text out of the bundle")] = True,

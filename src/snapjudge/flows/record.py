@@ -37,7 +37,7 @@ def machine() -> dict[str, str | int]:
 
 def _accelerator() -> dict[str, str | int]:
     torch = sys.modules.get("torch")  # what has not loaded it has used none
-    return {"accelerator": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
+    return {"accelerator": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_initialized() else {}
 
 
 def _processor() -> str:

@@ -47,11 +47,16 @@ def load_backbone(name: str = EMBEDDED, *, dtype: str = "float32", device: str |
     """
     if dtype not in _DTYPES:
         raise InputInvalid(f"no precision {dtype!r}", hint=f"use {', '.join(Precision)}", received=dtype)
-    return _load_folder(backbone_folder(name), name, dtype, _device(device or os.environ.get(DEVICE, "")))
+    return _load_folder(backbone_folder(name), name, dtype, chosen_device(device))
 
 
-def _device(asked: str) -> torch.device:
-    """The device of that name; of no name, the one to use unasked."""
+def chosen_device(name: str | None = None) -> torch.device:
+    """The device of that name; of no name, what SNAPJUDGE_DEVICE says, else a CUDA device where there is one.
+
+    Raises:
+        InputInvalid: no such device.
+    """
+    asked = name or os.environ.get(DEVICE, "")
     if not asked:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

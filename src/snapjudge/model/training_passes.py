@@ -110,7 +110,7 @@ class _Group:
 
     @classmethod
     def of(cls, some: Sequence[Packed], *, causal: bool, device: torch.device) -> "_Group":
-        """Laid out on the host and sent in one copy."""
+        """Laid out on the host, then sent."""
         longest = max(one.end - one.start for one in some)
         longest += -longest % 8  # rows of a mask that the fused kernels can read as they lie
         rows_places_parts = np.empty((3, len(some), longest), dtype=np.int64)

@@ -31,7 +31,7 @@ class FitConfig(Frozen):
     restarts: int = Field(default=3, ge=0, description="how often the rate may be lowered and the fit begun again")
     teacher_share: float = Field(default=0.5, ge=0, le=1, description="how much a teacher counts beside the labels")
     temperature: float = Field(default=2.0, gt=0, description="at which a teacher's probabilities are learned")
-    cache_gb: float = Field(default=2.0, ge=0, description="content states kept in memory, GiB; the rest goes to a file")
+    cache_gb: float = Field(default=2.0, ge=0, description="content states kept in the device's memory, GiB; the rest goes to a file")
     seed: int = 0
 
     def epochs_for(self, examples: int) -> int:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from snapjudge.errors import OptionInvalid
@@ -21,6 +22,7 @@ _SENTENCES = {
 # Faker counts its dates from today, and draws Italian cities from a set, whose order differs from process to process.
 _DATES: Mapping[str, tuple[date, date]] = {"date": (date(1990, 1, 1), date(2026, 12, 31)), "date_of_birth": (date(1930, 1, 1), date(2008, 12, 31))}
 _UNORDERED = {"city": "it_IT"}
+_LONG, _LONG_IS = "_long", 14  # after a kind: of so many letters and digits at least
 _IN_FOURS = "_in_fours"  # after a kind: its letters and digits four by four, as they are printed on cards and statements
 
 
@@ -45,7 +47,8 @@ class People:
         return rng.choice(_SENTENCES[kind]).format(self.invented(kind)), kind
 
     def invented(self, kind: str) -> str:
-        """A value of one of Faker's kinds, such as `iban` (or `iban_in_fours`, with spaces), on one line.
+        """A value of one of Faker's kinds, such as `iban` on one line; `iban_in_fours` is one with spaces, `credit_card_number_long` one of
+        fourteen digits at least.
 
         Raises:
             OptionInvalid: Faker knows no such kind.
@@ -53,6 +56,8 @@ class People:
         if kind.endswith(_IN_FOURS):
             plain = self.invented(kind.removesuffix(_IN_FOURS))
             return " ".join(plain[place : place + 4] for place in range(0, len(plain), 4))
+        if kind.endswith(_LONG):
+            return next(value for value in iter(partial(self.invented, kind.removesuffix(_LONG)), None) if len(value) >= _LONG_IS)
         if kind in _DATES:
             first, last = _DATES[kind]
             return (first + timedelta(days=self._rng.randint(0, (last - first).days))).isoformat()
