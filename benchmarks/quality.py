@@ -6,8 +6,7 @@
 Each judge is measured on the half of the `.dev` rows that neither the backbone, nor the adapter, nor the calibration has seen; on whole data sets that no
 training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression and an adapter on the untuned
 `mini`, all trained on the judge's own rows and calibrated as it is; where the goal is of left-out sets, which `benchmarks.left_out` measures beside all of
-them, the test shows the baselines of the judge's own proof. The page docs/judges.md
-takes its tables from here.
+them, the test shows the baselines of the judge's own proof. The pages docs/judges.md and README.md take their tables from here.
 """
 
 import argparse
@@ -22,7 +21,7 @@ import yaml
 from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, rounded, show
 from benchmarks.contenders import SHOWN, contend, mean_of, told
 from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
-from benchmarks.left_out import examples_of
+from benchmarks.left_out import TASKS, examples_of
 from snapjudge.core.example import Example
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.progress import Silent
@@ -35,6 +34,7 @@ from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.prove.figures import Scored, wilson
 from snapjudge.prove.proof import Proof, scored
+from snapjudge.prove.report import NAMES
 from snapjudge.train.terms import FitConfig, LogP
 
 UNSEEN = {
@@ -44,7 +44,8 @@ UNSEEN = {
     "pii_name": ("pii/conll03",),
 }
 OTHERS = ("TF-IDF + LR", "embedding of mini + LR", "embedding of untuned mini + LR", "untuned mini")
-PAGE = ROOT / "docs" / "judges.md"
+PAGE, README = ROOT / "docs" / "judges.md", ROOT / "README.md"
+IN_SHORT = (*TASKS, "tone")  # the kinds are told in docs/judges.md
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,18 @@ def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) ->
     for mark, rows in (("goals", goal_rows(goals)), ("judges", judge_rows(judges)), ("left-out", left_out_rows()), ("unseen", unseen_rows(judges))):
         text = between(text, mark, "\n" + "\n".join(rows) + "\n")
     PAGE.write_text(text)
+    README.write_text(between(README.read_text(), "built-in", "\n" + "\n".join(short_rows(judges)) + "\n"))
+
+
+def short_rows(judges: Mapping[str, Any]) -> list[str]:
+    """What a reader of the README should know: how a judge does on texts like its own, and on sets it has never seen anything of."""
+    lines = head("judge", "figure", "on its test", "TF-IDF", "on data sets left out of all training", "TF-IDF")
+    for name in (name for name in IN_SHORT if name in judges):
+        figure = "macro_f1" if read_metric(METRICS / f"{name}.yaml").type == "choice" else "auroc"
+        out = over_left_out(left_out(), Goal(name, figure, 0.0, "left out"))
+        told_by = [judges[name]["test"].get(who, {}).get(figure) for who in ("judge", "TF-IDF + LR")] + [out.get(who) for who in ("judge", "TF-IDF + LR")]
+        lines.append(f"| `{name}` | {NAMES[figure]} | " + " | ".join(show(value) for value in told_by) + " |")
+    return lines
 
 
 def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
