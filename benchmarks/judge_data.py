@@ -111,7 +111,7 @@ _KINDS = {
 }
 
 
-_BY_DIGITS = ("pii", "pii_phone", "pii_card", "pii_account")  # judges that also learn from numbers of all kinds in the same sentences
+_BY_DIGITS = ("pii_phone", "pii_card", "pii_account")  # judges that also learn from numbers of all kinds in the same sentences
 
 
 def _has(kind: str) -> Label:

@@ -84,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(JUDGES))
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
+    parser.add_argument("--only-proved", action="store_true", help="beside the baselines of the proofs only; a run without this trains the others later")
     options = parser.parse_args()
     data = JudgeData(DATA)
     untuned = load_backbone(options.start)
@@ -91,8 +92,10 @@ def main() -> None:
     known = known_figures(path)
     for name in options.only:
         judge = Judge.load(name)
-        if known.get(name, {}).get("digest") != judge.bundle.digest:
-            found = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned)}
+        before = known.get(name, {})
+        beside = name in _BESIDE and not options.only_proved
+        if before.get("digest") != judge.bundle.digest or (beside and "untuned mini" not in before["test"]):
+            found = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned if beside else None)}
             known = {**known_figures(path), name: found}  # read again: another process may measure other judges
             print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
@@ -105,12 +108,12 @@ def known_figures(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())["judges"]) if path.exists() else {}
 
 
-def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone) -> dict[str, Any]:
-    """All figures of one judge."""
+def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone | None) -> dict[str, Any]:
+    """All figures of one judge; without the untuned `mini`, beside the baselines of its proof."""
     metric, parts = judge.metric, data.parts(name)
     test = as_examples(parts["test"], metric)
     proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
-    others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned) if name in _BESIDE else proved_beside(proof)
+    others = proved_beside(proof) if untuned is None else trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned)
     found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test})}
     log_p = read(judge, test)
     found |= {"test": {"judge": told(under(judge, log_p, test), metric), **others}, "by set": by_set(judge, log_p, test)}

@@ -301,9 +301,9 @@ def test_a_judge_trains_on_any_decoder_and_is_tied_to_its_weights(tmp_path):
     result = train_judge(request(tmp_path), CONFIG.model_copy(update={"backbone": str(folder)}))
     assert Judge.load(result.folder).score(output="please buy").probabilities
     write_tiny_decoder(folder, "qwen2", seed=2)
-    from snapjudge.judge import shared_backbone
+    from snapjudge.judge import _shared
 
-    shared_backbone.cache_clear()
+    _shared.cache_clear()
     with pytest.raises(BackboneMismatch):
         Judge.load(result.folder)
 
