@@ -218,7 +218,7 @@ def over_left_out(rows: Sequence[Mapping[str, Any]], goal: Goal) -> dict[str, li
 
 
 def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) -> None:
-    """Put the tables into docs/judges.md."""
+    """Put the tables into docs/judges.md and README.md."""
     text = PAGE.read_text()
     for mark, rows in (("goals", goal_rows(goals)), ("judges", judge_rows(judges)), ("left-out", left_out_rows()), ("unseen", unseen_rows(judges))):
         text = between(text, mark, "\n" + "\n".join(rows) + "\n")
@@ -226,11 +226,16 @@ def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) ->
     README.write_text(between(README.read_text(), "built-in", "\n" + "\n".join(short_rows(judges)) + "\n"))
 
 
+def shown_figure(name: str) -> str:
+    """The one figure that a judge is shown by."""
+    return "macro_f1" if read_metric(METRICS / f"{name}.yaml").type == "choice" else "auroc"
+
+
 def short_rows(judges: Mapping[str, Any]) -> list[str]:
     """What a reader of the README should know: how a judge does on texts like its own, and on sets it has never seen anything of."""
     lines = head("judge", "figure", "on its test", "TF-IDF", "on data sets left out of all training", "TF-IDF")
     for name in (name for name in IN_SHORT if name in judges):
-        figure = "macro_f1" if read_metric(METRICS / f"{name}.yaml").type == "choice" else "auroc"
+        figure = shown_figure(name)
         out = over_left_out(left_out(), Goal(name, figure, 0.0, "left out"))
         told_by = [judges[name]["test"].get(who, {}).get(figure) for who in ("judge", "TF-IDF + LR")] + [out.get(who) for who in ("judge", "TF-IDF + LR")]
         lines.append(f"| `{name}` | {NAMES[figure]} | " + " | ".join(show(value) for value in told_by) + " |")
@@ -266,7 +271,7 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
     for name in JUDGES:
         if name in judges:
             own = judges[name]
-            figure = "macro_f1" if read_metric(METRICS / f"{name}.yaml").type == "choice" else "auroc"
+            figure = shown_figure(name)
             cells = " | ".join(
                 [show(own["test"]["judge"].get(figure)), show(within(own, figure)), *(show(own["test"].get(who, {}).get(figure)) for who in OTHERS)]
             )
@@ -283,7 +288,7 @@ def left_out_rows() -> list[str]:
     )
     for row in left_out():
         figures = row["figures"]
-        name = "macro_f1" if row["task"] == "tool_selection" else "auroc"
+        name = shown_figure(row["task"])
         asked = show(figures.get("asked", {}).get(name)) + (" (of right or not)" if name == "macro_f1" else "")
         cells = " | ".join([show(figures.get("judge", {}).get(name)), asked, *(show(figures.get(who, {}).get(name)) for who in OTHERS)])
         kind = " (task left out)" if row["whole task left out"] else ""

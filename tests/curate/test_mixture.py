@@ -229,6 +229,9 @@ def test_templates_are_filled_and_unknown_slots_named(folder):
     path.write_text(yaml.safe_dump({"invented": {"who": "nobodys_name"}, "rows": [{"label": "True", "inputs": {"output": "{who}"}}]}))
     with pytest.raises(OptionInvalid, match="Faker makes no 'nobodys_name'"):
         expanded(read_templates(path), 0)
+    path.write_text(yaml.safe_dump({"invented": {"who": "century_long"}, "rows": [{"label": "True", "inputs": {"output": "{who}"}}]}))
+    with pytest.raises(OptionInvalid, match="no 'century' is as long as 14"):
+        expanded(read_templates(path), 0)
 
 
 def test_copied_sentences_are_of_the_context_or_foreign():

@@ -15,7 +15,7 @@ class OpenQuestion(Frozen):
     """One question in plain words.
 
     `options` are the answers of a choice, or the levels of a score, lowest first; a boolean question has none. What an option means may be told after its
-    name in `meanings`. Asked in several wordings (`rewordings`), the mean of their log odds answers, which ranks better than most single ones do.
+    name in `meanings`. Asked in several wordings (`rewordings`), the mean of their log odds answers.
     """
 
     instructions: Text

@@ -206,10 +206,11 @@ class Backbone:
 
     def _means(self, hidden_TD: Tensor, packed: Sequence[Packed]) -> Tensor:
         """The contents' mean hidden states [C, D]."""
-        owned = [(number, row) for number, one in enumerate(packed) for row in range(one.start, one.start + one.content)]
-        owner_N, row_N = sent(torch.tensor(owned).T.contiguous(), self.device)
+        sizes_C = torch.tensor([one.content for one in packed])
+        owner_N = sent(torch.arange(len(packed)).repeat_interleave(sizes_C), self.device)
+        row_N = sent(torch.cat([torch.arange(one.start, one.start + one.content) for one in packed]), self.device)
         sums_CD = hidden_TD.new_zeros(len(packed), hidden_TD.shape[1], dtype=torch.float32).index_add(0, owner_N, hidden_TD[row_N].float())
-        return sums_CD / sent(torch.tensor([[float(one.content)] for one in packed]), self.device)
+        return sums_CD / sent(sizes_C.float(), self.device)[:, None]
 
     def _plainly(self, pack: Pack, keep_contents: bool) -> tuple[Tensor, list[LayerState]]:  # noqa: FBT001
         """A step's hidden states [T, D] and each layer's keys and values."""

@@ -49,11 +49,10 @@ class Head:
         index = sent(_wanted(readouts, rows), hidden_TD.device)
         sizes = [len(label) for readout in readouts for label in readout.label_tokens]
         flat_N = self.token_logits(hidden_TD[index[:, 0]], index[:, 1])
-        joined_K = flat_N if max(sizes) == 1 else join_words(flat_N, sizes)
         places = [(number, label) for number, readout in enumerate(readouts) for label in range(len(readout.label_tokens))]
         at = sent(torch.tensor(places), hidden_TD.device)
         padded_RL = flat_N.new_full((len(readouts), max(len(readout.label_tokens) for readout in readouts)), float("-inf"))
-        return padded_RL.index_put((at[:, 0], at[:, 1]), joined_K)
+        return padded_RL.index_put((at[:, 0], at[:, 1]), join_words(flat_N, sizes))
 
     def step_logits(self, hidden_TD: Tensor, readouts: Sequence[Readout], rows: Sequence[int]) -> list[Tensor]:
         """Label logits [L] of each readout of a step, on the host: everything is brought over at once.

@@ -54,6 +54,8 @@ def label_tokens(metric: Metric, tokens: TextTokens, before: str, backbone: str)
 
 def join_words(token_logits: Tensor, label_sizes: Sequence[int]) -> Tensor:
     """Label logits [..., L] from the logits of all answer tokens in label order [..., sum(label_sizes)]."""
+    if max(label_sizes) == 1:  # each is the sum of one
+        return token_logits
     return torch.stack([part.logsumexp(-1) for part in token_logits.split(list(label_sizes), -1)], -1)
 
 

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping
 from datetime import date, timedelta
-from functools import partial
 from typing import Any
 
 from snapjudge.errors import OptionInvalid
@@ -22,7 +21,7 @@ _SENTENCES = {
 # Faker counts its dates from today, and draws Italian cities from a set, whose order differs from process to process.
 _DATES: Mapping[str, tuple[date, date]] = {"date": (date(1990, 1, 1), date(2026, 12, 31)), "date_of_birth": (date(1930, 1, 1), date(2008, 12, 31))}
 _UNORDERED = {"city": "it_IT"}
-_LONG, _LONG_IS = "_long", 14  # after a kind: of so many letters and digits at least
+_LONG, _LEAST, _TRIES = "_long", 14, 1000  # after a kind: of so many letters and digits at least, drawn again so often
 _IN_FOURS = "_in_fours"  # after a kind: its letters and digits four by four, as they are printed on cards and statements
 
 
@@ -51,13 +50,17 @@ class People:
         fourteen digits at least.
 
         Raises:
-            OptionInvalid: Faker knows no such kind.
+            OptionInvalid: Faker knows no such kind, or makes none that long.
         """
         if kind.endswith(_IN_FOURS):
             plain = self.invented(kind.removesuffix(_IN_FOURS))
             return " ".join(plain[place : place + 4] for place in range(0, len(plain), 4))
         if kind.endswith(_LONG):
-            return next(value for value in iter(partial(self.invented, kind.removesuffix(_LONG)), None) if len(value) >= _LONG_IS)
+            drawn = (self.invented(kind.removesuffix(_LONG)) for _ in range(_TRIES))
+            found = next((value for value in drawn if len(value) >= _LEAST), None)
+            if found is None:
+                raise OptionInvalid(f"no {kind.removesuffix(_LONG)!r} is as long as {_LEAST}", hint=f"leave {_LONG!r} out", received=kind)
+            return found
         if kind in _DATES:
             first, last = _DATES[kind]
             return (first + timedelta(days=self._rng.randint(0, (last - first).days))).isoformat()
