@@ -5,9 +5,9 @@
 
 Runs: `full` (the recipe as it is), `names` (no instructions: asked by the task's name alone), `causal` (content read left to right), `quarter` (a quarter of
 the rows), `single` (groundedness alone), `pair` (toxicity and sexism alone), `anchored` (embeddings held to those of the untrained `mini`), and three that
-leave out two whole tasks each (`without_...`; the folds of `benchmarks.left_out` leave out the other six). All take the same number of steps from the untrained
-`mini`. Measured: the held-back rows of every task that a run has, open questions on data sets that none was trained on and on the rows of the six tasks, each
-left out by one of the runs and known to the others, and a new judge on a task that the recipe does not have.
+leave out two whole tasks each (`without_...`; of open questions about tasks left out `benchmarks.open_questions` tells). All take the same number of steps from
+the untrained `mini`. Measured: the held-back rows of every task that a run has, open questions on data sets that none was trained on, and a new judge on a task
+that the recipe does not have.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.averages import new_judges
 from benchmarks.common import DATA, RESULTS, ROOT, Lines, between, head, record, show
 from benchmarks.contenders import mean_of, told
 from benchmarks.judge_data import METRICS, RECIPE, JudgeData
-from benchmarks.left_out import examples_of, pretraining, sets_of, zero_shot
+from benchmarks.left_out import examples_of, pretraining, zero_shot
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
@@ -43,7 +43,6 @@ _MEASURED = "measured.json"
 _FEW = ("rubric",)  # a handful of held-back rows: no figure
 SHOWN = ("toxicity", "sexism", "unsafe_response", "politeness", "groundedness", "tool_selection")
 PAGE = ROOT / "docs" / "mini.md"
-LEFT_OUT = tuple(task for run in RUNS.values() for task in run.get("without", ()))
 ASKED = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
     "prompt_injection": ("prompt_injection/promptshield",),
@@ -93,7 +92,7 @@ def learned(folder: Path) -> dict[str, Any]:
 def measured(folder: Path) -> dict[str, Any]:
     """One run: open questions on sets it never saw, and new judges."""
     generalist = Generalist.load(str(folder))
-    return {"asked": asked(generalist), "asked about tasks": asked_about_tasks(generalist), **new_judges(generalist.backbone)}
+    return {"asked": asked(generalist), **new_judges(generalist.backbone)}
 
 
 def asked(generalist: Generalist) -> dict[str, list[float]]:
@@ -107,35 +106,22 @@ def asked(generalist: Generalist) -> dict[str, list[float]]:
     return found
 
 
-def asked_about_tasks(generalist: Generalist) -> dict[str, list[float]]:
-    """AUROC of the questions of the tasks that some run leaves out, the mean over their sets."""
-    data = JudgeData(DATA)
-    found = {}
-    for name in LEFT_OUT:
-        metric = read_metric(METRICS / f"{name}.yaml")
-        sets = sets_of(data, name, metric, [name]).values()
-        found[name] = mean_of([told(*zero_shot(generalist, metric, examples), draws=200)["auroc"] for examples in sets])
-    return found
-
-
 def page_lines(runs: Mapping[str, Any]) -> list[str]:
-    """The tables of docs/mini.md."""
-    columns = ("held-back rows of all tasks it has, mean", *SHOWN, "groundedness sets never seen, asked", "PromptShield, asked", "new judge", "embedding + LR")
-    lines = head("run", "tokens", *columns)
+    """The table of docs/mini.md; what no run has been measured on has no column."""
+    measured_on: dict[str, tuple[str, tuple[str, ...]]] = {
+        "groundedness sets never seen, asked": ("asked", ASKED["groundedness"]),
+        "PromptShield, asked": ("asked", ASKED["prompt_injection"]),
+        **{one: (one, ()) for one in ("new judge", "embedding + LR")},
+    }
+    more = {column: where for column, where in measured_on.items() if any(where[0] in run for run in runs.values())}
+    lines = head("run", "tokens", "held-back rows of all tasks it has, mean", *SHOWN, *more)
     for name in (name for name in RUNS if name in runs):
         run = runs[name]
         held = {task: value for task, value in run["held back"].items() if task not in _FEW}
         cells = [f"{sum(held.values()) / len(held):.3f}", *(f"{held[task]:.2f}" if task in held else "-" for task in SHOWN)]
-        cells += [show(mean_of([run["asked"][file] for file in files]) if "asked" in run else None) for files in ASKED.values()]
-        cells += [show(mean_of(run[one]) if one in run else None) for one in ("new judge", "embedding + LR")]
+        for part, files in more.values():
+            cells.append(show(mean_of([run[part][file] for file in files] if files else run[part]) if part in run else None))
         lines.append(f"| {name} | {run['tokens'] / 1e6:.1f} M | {' | '.join(cells)} |")
-    about = {name: run["asked about tasks"] for name, run in runs.items() if "asked about tasks" in run}
-    if not about:
-        return lines
-    lines += ["", *head("task", "asked of a backbone that was never trained on it", "of the full run")]
-    for task in LEFT_OUT:
-        without = next((own[task] for name, own in about.items() if task in RUNS[name].get("without", ())), None)
-        lines.append(f"| {task} | {show(without)} | {show(about.get('full', {}).get(task))} |")
     return lines
 
 

@@ -7,6 +7,7 @@ Each bundle keeps its figures and no text of the data. With --backbone and --wit
 
 import argparse
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def main() -> None:
         print(f"{result.judge}: {shown} ({result.seconds:.0f} s)", flush=True)
 
 
-def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None, scope: Trained | None = None) -> TrainResult:
-    """Train, calibrate and prove one built-in judge; `scope` is another than its own, to compare them."""
+def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None, scope: Trained | None = None, rows: int = 0) -> TrainResult:
+    """Train, calibrate and prove one built-in judge; to compare, with another scope than its own, on some of its rows."""
     judge = JUDGES[name]
     config = TrainConfig(
         scope=scope or judge.scope,
@@ -53,7 +54,10 @@ def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progre
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # so that the record of the run names files, not folders of this machine
         try:
-            paths = write_parts(data.parts(name), Path("data"))
+            parts = data.parts(name)
+            if rows:
+                parts["train"] = random.Random(0).sample(parts["train"], min(rows, len(parts["train"])))  # noqa: S311 - reproducible data
+            paths = write_parts(parts, Path("data"))
             validation, calibration, test = ([paths[part]] for part in ("validation", "calibration", "test"))
             request = TrainRequest(METRICS / f"{name}.yaml", [paths["train"]], out, test, validation=validation, calibration=calibration, resume=True)
             return train_judge(request, config, progress or Silent())

@@ -1,143 +1,280 @@
-"""Calibrate open questions: on tasks that a fold's backbone has not been trained on, asked as nobody's training asked them.
+"""Weigh the evidence of open questions: on tasks that a backbone has not been trained on, and on tasks it has, asked as nobody's training asked them.
 
-    python -m benchmarks.open_questions --fold 1        asks the backbone of a fold of benchmarks.left_out, and records its answers
-    python -m benchmarks.open_questions                 after all folds; writes open_questions.json beside the weights
+    python -m benchmarks.open_questions --fold 1        asks the backbone of a fold of benchmarks.left_out about the tasks it has not seen, and records it
+    python -m benchmarks.open_questions --likeness 1    adds to it how like question and content are to the *untuned* mini, which has seen no task at all
+    python -m benchmarks.open_questions --known         asks mini about tasks it has learned, in words that its training did not use
+    python -m benchmarks.open_questions                 after all of these: writes open_questions.json beside the weights, and the record
 
-A backbone's answers to questions it was trained on say nothing about how sure it may be of others. So every fold's backbone is asked about the tasks that
-were left out of it; one temperature is fitted on all of them, each counting alike, yes and no alike. It is told how well that works on a task that is left out
-of the fitting, too (of choices there is one task only: how its temperature does elsewhere is not known). The shipped backbone has seen more data than the
-folds; its map is theirs.
+People ask about both: what is near the tasks of the training, and what is not. So the two weights, of the odds that a backbone answers with and of the likeness
+of question and content, are fitted to both halves alike, each task counting alike, yes and no alike, without an offset. Every task is told by weights fitted
+without it. Of choices there is one task only. The shipped backbone has seen more data than the folds; its weights are theirs.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from benchmarks.common import DATA, RESULTS, ROOT, record, rounded
-from benchmarks.judge_data import JUDGES, METRICS, JudgeData, as_examples
+from benchmarks.contenders import mean_of
+from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData, as_examples
 from benchmarks.left_out import FOLDS
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example, Provenance
-from snapjudge.core.metric import Metric
+from snapjudge.core.example import Example, Provenance, check_inputs
+from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.core.question import OpenQuestion
+from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
-from snapjudge.generalist import Generalist
-from snapjudge.model.hub import OPEN_FILE, mini_folder
-from snapjudge.prove.calibrators import CalibrationData, fit_calibration
-from snapjudge.prove.figures import figures, group_numbers
+from snapjudge.model.asking import Asking
+from snapjudge.model.backbone import Backbone
+from snapjudge.model.hub import OPEN_FILE, load_backbone, mini_folder
+from snapjudge.model.prompt import Content, content_windows
+from snapjudge.model.reading import summaries
+from snapjudge.prove.figures import figures
 from snapjudge.prove.proof import scored
 from snapjudge.store.files import write_file
 
+Floats = NDArray[np.float64]
 _ROWS = 400  # of each label of a task
+_FEW = 20  # rows of a label that a set needs to be told alone
+_OF_A_TASK = 200  # contents of each task that the mean embedding is of
 CHOICES = ("tone",)
+REWORDED = {
+    "toxicity": ("Does the writer insult or threaten somebody?", "Would this hurt the people it is about?"),
+    "unsafe_prompt": ("Would it be dangerous to do what the user asks?", "Does the user want something harmful?"),
+    "unsafe_response": ("Did the assistant say something harmful?", "Could somebody come to harm by this reply?"),
+    "prompt_injection": ("Does somebody try to make the assistant ignore its instructions?", "Is this an attempt to hijack the assistant?"),
+    "groundedness": ("Does the context confirm what the output says?", "Is everything in the output backed by the document?"),
+    "sexism": ("Does this belittle women?", "Is this remark demeaning to women?"),
+    "politeness": ("Does the writer speak politely?", "Is this a well-mannered message?"),
+    "off_topic": ("Is the user asking for something that this assistant does not do?", "Does the question leave the assistant's field?"),
+    "refusal": ("Did the assistant say no?", "Does the assistant turn the user down?"),
+    "pii": ("Is private information given away here?", "Could somebody be identified by this text?"),
+    "tone": ("Which emotion does the writer show?", "How does the writer feel?"),
+}
 
-Asked = dict[str, tuple[Metric, list[Example], list[tuple[float, ...]]]]
+
+@dataclass(frozen=True)
+class Task:
+    """What was answered about one judge's rows, without their texts: log odds and likeness of each answer [N, L], and the sets the rows are of."""
+
+    name: str
+    odds: Floats
+    likeness: Floats
+    examples: Sequence[Example]
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The judge's own."""
+        return read_metric(METRICS / f"{self.name}.yaml")
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The true answer's place [N]."""
+        return np.array([example.label_index for example in self.examples], dtype=np.int64)
+
+    def log_p(self, weights: Sequence[float] | Floats) -> Floats:
+        """Log-probabilities of the answers [N, L] under two weights."""
+        logits = weights[0] * self.odds + weights[1] * self.likeness
+        return np.asarray(log_softmax(np.column_stack([logits, np.zeros(len(logits))]) if logits.shape[1] == 1 else logits, axis=1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "folds")
+    parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--out", type=Path, default=mini_folder())
     parser.add_argument("--fold", choices=list(FOLDS))
+    parser.add_argument("--likeness", choices=list(FOLDS))
+    parser.add_argument("--known", action="store_true")
     options = parser.parse_args()
+    data = JudgeData(DATA)
     if options.fold:
-        made = answers(options.backbones / options.fold, FOLDS[options.fold])
-        answers_file(options.fold).write_text("".join(json.dumps({"judge": name, "rows": rows}) + "\n" for name, rows in made.items()))
-        return
-    everything = {name: one for fold in FOLDS for name, one in recorded(fold).items()}
-    found, told = {}, {}
-    for kind, names in (("boolean", [name for name in JUDGES if name not in CHOICES]), ("choice", list(CHOICES))):
-        asked = {name: one for name, one in everything.items() if name in names}
-        found[kind] = fitted(list(asked.values()))
-        told[kind] = {name: reached(name, asked) for name in asked}
-    write_file(options.out / OPEN_FILE, json.dumps({"calibration": {kind: one.model_dump(mode="json") for kind, one in found.items()}}, indent=1))
-    record("open_questions", {"calibration": {kind: one.model_dump(mode="json") for kind, one in found.items()}, **told}, "python -m benchmarks.open_questions")
+        left_out = [name for name, judge in JUDGES.items() if judge.task in FOLDS[options.fold]]
+        answer(options.fold, left_out, load_backbone(str(options.backbones / options.fold)), data)
+    elif options.likeness:
+        liken(options.likeness, load_backbone(options.start), data)
+    elif options.known:
+        answer("known", list(REWORDED), load_backbone("mini"), data)
+    else:
+        weigh(options.out, data)
 
 
-def answers(folder: Path, left_out: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The raw answers of a fold's backbone to the questions of the tasks it has not seen, row by row, with labels and the numbers of groups; no texts."""
-    generalist, data = Generalist.load(str(folder)), JudgeData(DATA)
-    generalist.calibrations = {}
-    found = {}
-    for name, judge in JUDGES.items():
+def answer(which: str, names: Sequence[str], backbone: Backbone, data: JudgeData) -> None:
+    """Ask a backbone about the rows of some judges; only those of known tasks are likened by it, and asked in several other words."""
+    known = which == "known"
+    asking, lines = Asking(backbone, mean_embedding(backbone, data) if known else ()), []
+    for name in names:
         metric = read_metric(METRICS / f"{name}.yaml")
-        if judge.task not in left_out or (metric.type != "boolean" and name not in CHOICES):
-            continue
-        rows = data.parts(name)
-        examples = even(as_examples([*rows["calibration"], *rows["test"]], metric))
-        question = OpenQuestion(instructions=metric.question, type=metric.type, options=() if metric.type == "boolean" else metric.label_names)
-        items = [{str(field): example.inputs[field] for field in metric.ordered_inputs if field in example.inputs} for example in examples]
-        judged = [one[0].probabilities for one in generalist.ask_many(items, [question]) if isinstance(one, list)]
-        groups = group_numbers([example.group for example in examples]).tolist()
-        found[name] = [
-            {"log_p": [round(float(np.log(max(value, 1e-12))), 5) for value in one.values()], "label": example.label_index, "group": group}
-            for one, example, group in zip(judged, examples, groups, strict=True)
-        ]
-    return found
+        if metric.type == "boolean" or name in CHOICES:
+            rows = rows_of(name, data, tests=not known)
+            made = answers(asking, rows, question_of(metric, known))
+            groups = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
+            told = [{"label": row.label_index, "group": groups[row.group], "set": row.provenance.source} for row in rows]
+            own = [{"odds": odds, **({"likeness": likeness} if known else {}), **one} for (odds, likeness), one in zip(made, told, strict=True)]
+            lines.append(json.dumps({"judge": name, "rows": own}))
+            print(name, len(own), flush=True)
+    answers_file(which).write_text("\n".join(lines) + "\n")
 
 
-def answers_file(fold: str) -> Path:
-    """Where a fold's answers are kept, a line for each judge."""
-    return RESULTS / f"open_answers_{fold}.jsonl"
-
-
-def recorded(fold: str) -> Asked:
-    """What a fold's backbone was recorded to answer, its rows as examples without texts."""
-    found: Asked = {}
+def liken(fold: str, untuned: Backbone, data: JudgeData) -> None:
+    """Add the likeness of every recorded row and its question under the untuned mini."""
+    asking, lines = Asking(untuned, mean_embedding(untuned, data)), []
     for line in answers_file(fold).read_text().splitlines():
-        name, rows = json.loads(line).values()
-        metric = read_metric(METRICS / f"{name}.yaml")
-        targets = [tuple(float(place == row["label"]) for place in range(len(metric.label_names))) for row in rows]
-        examples = [
-            Example(id=str(number), inputs={}, target=target, provenance=Provenance(group=str(row["group"])))
-            for number, (row, target) in enumerate(zip(rows, targets, strict=True))
-        ]
-        found[name] = metric, examples, [tuple(row["log_p"]) for row in rows]
-    return found
+        name, own = json.loads(line).values()
+        rows = rows_of(name, data, tests=True)
+        if [row.label_index for row in rows] != [one["label"] for one in own]:
+            raise SystemExit(f"the rows of {name} are not those that were asked")
+        made = answers(asking, rows, question_of(read_metric(METRICS / f"{name}.yaml"), known=False))
+        own = [{**one, "likeness": likeness, "set": row.provenance.source} for one, row, (_, likeness) in zip(own, rows, made, strict=True)]
+        lines.append(json.dumps({"judge": name, "rows": own}))
+        print(name, len(own), flush=True)
+    answers_file(fold).write_text("\n".join(lines) + "\n")
 
 
-def even(examples: Sequence[Example]) -> list[Example]:
-    """As many of each label, up to a bound."""
-    by_label: dict[int, list[Example]] = {}
-    for example in examples:
+def rows_of(name: str, data: JudgeData, *, tests: bool) -> list[Example]:
+    """Rows of a judge that no backbone was trained on, as many of each label, up to a bound; without its test rows where it was trained on the task."""
+    parts, metric = data.parts(name), read_metric(METRICS / f"{name}.yaml")
+    by_label: dict[int | None, list[Example]] = {}
+    for example in as_examples([*parts["calibration"], *(parts["test"] if tests else ())], metric):
         by_label.setdefault(example.label_index, []).append(example)
     most = min(_ROWS, *(len(own) for own in by_label.values()))
     rng = random.Random(0)  # noqa: S311 - reproducible data
-    return [example for label in sorted(by_label) for example in rng.sample(by_label[label], most)]
+    return [example for label in sorted(by_label, key=lambda label: label or 0) for example in rng.sample(by_label[label], most)]
 
 
-def fitted(asked: Sequence[tuple[Metric, list[Example], list[tuple[float, ...]]]]) -> Calibration:
-    """A temperature, for all tasks together; each task (the kinds of personal data are one) stands there with as many rows."""
-    if not asked:
-        return Calibration()
-    by_task: dict[str, list[tuple[tuple[float, ...], int]]] = {}
-    for metric, examples, own in asked:
-        by_task.setdefault(JUDGES[metric.name].task, []).extend((row, example.label_index) for row, example in zip(own, examples, strict=True))
-    fewest = min(len(rows) for rows in by_task.values())
+def question_of(metric: Metric, known: bool) -> OpenQuestion:  # noqa: FBT001
+    """The metric's question as an open one; of what a backbone was trained on, in words that its training did not use."""
+    options = () if metric.type == "boolean" else metric.label_names
+    if not known:
+        return OpenQuestion(instructions=metric.question, type=metric.type, options=options)
+    recipe = read_recipe(RECIPE).tasks[JUDGES[metric.name].task]
+    trained = {one.lower() for one in (*recipe.questions, *recipe.opposites)}
+    first, *others = REWORDED[metric.name]
+    if met := trained & {one.lower() for one in (first, *others)}:
+        raise SystemExit(f"the training asked {met}")
+    return OpenQuestion(instructions=first, type=metric.type, options=options, rewordings=tuple(others))
+
+
+def answers(asking: Asking, rows: Sequence[Example], question: OpenQuestion) -> list[tuple[list[float], list[float]]]:
+    """Of each row the log odds and the likeness of every answer (of yes, where it is yes or no), the means over wordings, from the first window."""
+    wordings = [wording for some in question.wordings for wording in some]
+    windows = [content_windows(check_inputs(row.inputs, INPUT_NAMES, INPUT_NAMES), asking.backbone)[0] for row in rows]
+    found = []
+    for own in asking.ask(windows, wordings):
+        by = dict(zip(wordings, own, strict=True))
+        odds = [round(sum(by[one].odds for one in some) / len(some), 4) for some in question.wordings]
+        found.append((odds, [round(sum(by[one].likeness for one in some) / len(some), 5) for some in question.wordings]))
+    return found
+
+
+def mean_embedding(backbone: Backbone, data: JudgeData) -> list[float]:
+    """The mean frozen embedding of training contents of all tasks."""
     rng = random.Random(0)  # noqa: S311 - reproducible data
-    log_p, labels, groups = list[tuple[float, ...]](), list[int](), list[int]()
-    for number, rows in enumerate(by_task.values()):
-        for row, label in rng.sample(rows, fewest):
-            log_p.append(row)
-            labels.append(label)
-            groups.append(number)
-    return fit_calibration(CalibrationData(log_p, labels, groups), "pairwise")  # as for the two sides of a pair: no label has an offset of its own
+    chosen = [row for _, rows in sorted(data.mixture.rows.items()) for row in rng.sample(rows, min(_OF_A_TASK, len(rows)))]
+    contents = [Content(content_windows(check_inputs(row.inputs, INPUT_NAMES, INPUT_NAMES), backbone)[:1]) for row in chosen]
+    found = np.mean([one.double().numpy(force=True) for one in summaries(backbone, contents)], axis=0)
+    return [round(float(value), 6) for value in found]
 
 
-def reached(name: str, asked: Asked) -> dict[str, Any]:
-    """Ranking and calibration of one task, by a map fitted on the others."""
-    metric, examples, log_p = asked[name]
-    others = [one for other, one in asked.items() if JUDGES[other].task != JUDGES[name].task]
-    told: dict[str, Any] = {"rows": len(examples)}
-    for kind, calibration in (("raw", Calibration()), *([("calibrated on the other tasks", fitted(others))] if others else [])):
-        made = figures(scored(log_p, calibration, metric, examples)[0], metric, draws=500)
-        told[kind] = {figure: rounded(made[figure]) for figure in ("auroc", "macro_auroc", "ece") if figure in made}
-    return told
+def answers_file(which: str) -> Path:
+    """Where answers are kept, a line for each judge."""
+    return RESULTS / f"open_answers_{which}.jsonl"
+
+
+def recorded(which: str) -> dict[str, Task]:
+    """What was recorded of a fold, or of known tasks."""
+    found = {}
+    for line in answers_file(which).read_text().splitlines():
+        name, rows = json.loads(line).values()
+        count = len(read_metric(METRICS / f"{name}.yaml").label_names)
+        examples = [
+            Example(
+                id=str(number),
+                inputs={},
+                target=tuple(float(place == row["label"]) for place in range(count)),
+                provenance=Provenance(group=str(row["group"]), source=row["set"]),
+            )
+            for number, row in enumerate(rows)
+        ]
+        found[name] = Task(name, np.array([row["odds"] for row in rows]), np.array([row["likeness"] for row in rows]), examples)
+    return found
+
+
+def weigh(out: Path, data: JudgeData) -> None:
+    """Fit the weights of both kinds of questions, tell what they do, and write the file that ships."""
+    unseen, known = {name: task for fold in FOLDS for name, task in recorded(fold).items()}, recorded("known")
+    weights, told = dict[str, dict[str, float]](), dict[str, Any]()
+    for kind, choices in (("boolean", False), ("choice", True)):
+        own, learned = ({name: task for name, task in some.items() if (name in CHOICES) == choices} for some in (unseen, known))
+        odds, likeness = fitted(list(own.values()), list(learned.values()))
+        weights[kind] = {"odds": round(odds, 4), "likeness": round(likeness, 4)}
+        told[kind] = {"never seen": reached(own, own, learned), "known, in other words": reached(learned, own, learned)}
+    means = {
+        which: mean_of([figure["auroc within sets"] for figure in by_task(told["boolean"]["never seen"], which)]) for which in ("odds", "likeness", "evidence")
+    }
+    write_file(out / OPEN_FILE, json.dumps({"evidence": weights, "mean": mean_embedding(load_backbone("mini"), data)}))
+    record("open_questions", {"evidence": weights, "mean over tasks never seen": means, **told}, "python -m benchmarks.open_questions")
+
+
+def by_task(rows: Mapping[str, Any], which: str) -> list[dict[str, list[float]]]:
+    """A contender's figures on each task; of the kinds of personal data, which are one task, those of the question about all of them."""
+    return [row[which] for name, row in rows.items() if not name.startswith("pii_")]
+
+
+def fitted(unseen: Sequence[Task], known: Sequence[Task]) -> tuple[float, float]:
+    """The weights of odds and likeness, none below 0: the least mean log loss, half of it on tasks never seen, half on known ones; each task counts alike."""
+    parts: list[tuple[float, Task]] = []
+    for some in (unseen, known):
+        tasks = [JUDGES[task.name].task for task in some]
+        parts += [(1 / (len(set(tasks)) * tasks.count(JUDGES[task.name].task)), task) for task in some]
+
+    def loss(weights: Floats) -> float:
+        return sum((share * float(-task.log_p(weights)[np.arange(len(task.labels)), task.labels].mean()) for share, task in parts), start=0.0)
+
+    found = minimize(loss, np.array([0.5, 1.0]), bounds=[(0, None), (0, None)], method="L-BFGS-B").x
+    return float(found[0]), float(found[1])
+
+
+def reached(tasks: Mapping[str, Task], unseen: Mapping[str, Task], known: Mapping[str, Task]) -> dict[str, Any]:
+    """Ranking and calibration of every task: by the odds as they are, by likeness alone, and by both under weights fitted without the task."""
+    found = {}
+    for name, task in tasks.items():
+        others = [[one for one in some.values() if JUDGES[one.name].task != JUDGES[name].task] for some in (unseen, known)]
+        weights = fitted(*others) if others[0] else fitted([task], [])
+        found[name] = {
+            "rows": len(task.examples),
+            **{which: told_of(task, own) for which, own in (("odds", (1.0, 0.0)), ("likeness", (0.0, 1.0)), ("evidence", weights))},
+            "weights": [round(weight, 4) for weight in weights],
+        }
+    return found
+
+
+def told_of(task: Task, weights: Sequence[float]) -> dict[str, list[float]]:
+    """AUROC over all rows, the mean of it over the sets that hold every answer, and the calibration error."""
+    log_p, metric = task.log_p(weights), task.metric
+
+    def over(chosen: Sequence[int], draws: int, names: Sequence[str]) -> dict[str, list[float]]:
+        made = figures(scored([tuple(log_p[row]) for row in chosen], Calibration(), metric, [task.examples[row] for row in chosen])[0], metric, draws=draws)
+        return {name: rounded(made[name]) for name in names if name in made}
+
+    ranking = "auroc" if metric.type == "boolean" else "macro_auroc"
+    by_set: dict[str, list[int]] = {}
+    for row, example in enumerate(task.examples):
+        by_set.setdefault(example.provenance.source, []).append(row)
+    counts = {source: np.bincount(task.labels[rows], minlength=len(metric.label_names)) for source, rows in by_set.items()}
+    within = [over(rows, 200, [ranking])[ranking] for source, rows in by_set.items() if counts[source].min() >= _FEW]
+    whole = over(range(len(task.examples)), 500, [ranking, "ece"])
+    return {"auroc": whole[ranking], "auroc within sets": mean_of(within) if within else whole[ranking], "ece": whole["ece"]}
 
 
 if __name__ == "__main__":

@@ -204,13 +204,9 @@ def reached(judges: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def over_left_out(rows: Sequence[Mapping[str, Any]], goal: Goal) -> dict[str, list[float]]:
-    """Contender -> mean over the left-out sets; of open questions over the tasks that were left out entirely, asked."""
+    """Contender -> mean over the left-out sets; of open questions over the tasks that were left out entirely, as `benchmarks.open_questions` has it."""
     if goal.judge == "open questions":
-        by_task: dict[str, list[list[float]]] = {}
-        for row in rows:
-            if row["whole task left out"] and "asked" in row["figures"]:
-                by_task.setdefault(row["task"], []).append(row["figures"]["asked"][goal.figure])
-        return {"judge": mean_of([mean_of(values) for values in by_task.values()])} if by_task else {}
+        return {"judge": json.loads((RESULTS / "open_questions.json").read_text())["mean over tasks never seen"]["evidence"]}
     mine = [row["figures"] for row in rows if row["task"] == goal.judge and not row["whole task left out"]]
     names = {name for figures in mine for name in figures}
     found = {name: [figures[name][goal.figure] for figures in mine if goal.figure in figures.get(name, {})] for name in sorted(names)}

@@ -1,14 +1,23 @@
 """Open questions: one reading for all, marked zero-shot, the same whatever the order of options; and what is refused."""
 
+import json
 import math
+import shutil
 
 import pytest
 from pydantic import ValidationError
 
 from snapjudge import Generalist, OpenQuestion
-from snapjudge.core.calibration import Calibration
 from snapjudge.core.judgement import Abstention
+from snapjudge.core.metric import Metric
+from snapjudge.core.question import Evidence
 from snapjudge.errors import InputInvalid, MetricInvalid
+from snapjudge.model.asking import Asking
+from snapjudge.model.hub import OPEN_FILE, mini_folder
+from snapjudge.model.prompt import Content, content_windows, render_readout
+from snapjudge.model.reading import Question, read_and_embed, read_contents, summaries
+
+ASKED = Metric(name="asked", version=1, type="boolean", inputs=("output",), question="Rude?", labels={"yes": ("yes",), "no": ("no",)})
 
 TOPIC = OpenQuestion(instructions="What is it about?", type="choice", options=("money", "the weather", "a lost parcel"))
 
@@ -45,11 +54,40 @@ def test_many_are_answered_as_one_is_and_bad_ones_abstain(generalist):
     assert found[3][0].windows > 1
 
 
-def test_a_calibration_is_applied_by_type(mini):
-    doubled = Generalist(mini, {"boolean": Calibration(kind="temperature", parameters=(0.25,))})
+def test_evidence_counts_by_the_type_of_question(mini):
+    likened = Generalist(mini, {"boolean": Evidence(odds=0.0, likeness=10.0)}, mean=[0.0] * mini.width)
+    refund, weather = OpenQuestion(instructions="Is the user asking for a refund?"), OpenQuestion(instructions="Is it about the weather?")
+    same = likened.ask([refund, TOPIC], input=refund.instructions)
+    assert math.log(same[0].score / (1 - same[0].score)) == pytest.approx(10.0, abs=1e-3)  # a text is like itself
+    assert same[1] == Generalist(mini).ask([TOPIC], input=refund.instructions)[0]  # nothing was said of choices
+    money, storm = (likened.ask([refund, weather], input=text) for text in ("I want my money back", "The storm brought rain and wind all day"))
+    assert money[0].score > storm[0].score
+    assert money[1].score < storm[1].score
+
+
+def test_likeness_comes_from_the_same_reading_and_moves_with_nothing_else(mini):
+    asking = Asking(mini, mean=[0.01] * mini.width)
+    windows = [content_windows({"input": text}, mini)[0] for text in ("I want my money back", "a parcel")]
+    both = list(asking.ask(windows, ["Is it a refund?", "Is it rude?"]))
+    alone = next(Asking(mini, mean=[0.01] * mini.width).ask(windows[1:], ["Is it rude?"]))
+    assert both[1][1] == alone[0]
+    assert all(-1 <= one.likeness <= 1 for some in both for one in some)
+    assert [one.likeness for one in next(Asking(mini).ask(windows, ["Is it rude?"]))] == [0.0]
+    embedded = list(read_and_embed(mini, [(Content((window,)), [Question(ASKED, render_readout(ASKED, mini))]) for window in windows]))
+    plain = list(read_contents(mini, [(Content((window,)), [Question(ASKED, render_readout(ASKED, mini))]) for window in windows]))
+    assert [readings for readings, _ in embedded] == plain
+    for (_, vector), expected in zip(embedded, summaries(mini, [Content((window,)) for window in windows]), strict=True):
+        assert vector.equal(expected)
+
+
+def test_a_backbone_says_how_its_evidence_counts(mini, tmp_path):
+    shutil.copytree(mini_folder(), tmp_path / "mini", ignore=shutil.ignore_patterns(OPEN_FILE))
     question = OpenQuestion(instructions="Is it rude?")
-    plain, sharp = Generalist(mini).ask([question], input="You fool.")[0], doubled.ask([question], input="You fool.")[0]
-    assert sharp.p_max != plain.p_max
+    plain = Generalist.load(str(tmp_path / "mini")).ask([question], input="You fool.")[0]
+    (tmp_path / "mini" / OPEN_FILE).write_text(json.dumps({"evidence": {"boolean": {"odds": 0.5}}, "mean": [0.0] * mini.width}))
+    halved = Generalist.load(str(tmp_path / "mini")).ask([question], input="You fool.")[0]
+    odds = [math.log(one.score / (1 - one.score)) for one in (plain, halved)]
+    assert odds[1] == pytest.approx(odds[0] / 2, abs=1e-6)
 
 
 def test_several_wordings_answer_by_the_mean_of_their_log_odds(generalist):

@@ -1,4 +1,4 @@
-"""The open question: asked at request time in plain words, of any content, by nobody's training. Knows nothing of backbones."""
+"""The open question: asked at request time in plain words, of any content, by nobody's training; and what its answer rests on. Knows nothing of backbones."""
 
 from typing import Literal
 
@@ -54,3 +54,10 @@ class OpenQuestion(Frozen):
         labels = {label: (f"answer{index}",) for index, label in enumerate(self.labels)}
         positive = YES if self.type == "boolean" else None
         return Metric(name="open_question", version=1, type=self.type, inputs=("output",), question=self.instructions, labels=labels, positive=positive)
+
+
+class Evidence(Frozen):
+    """What an open answer rests on: the weight of the log odds that the backbone answers with, and of how like question and content are."""
+
+    odds: float = 1.0
+    likeness: float = 0.0

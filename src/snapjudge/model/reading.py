@@ -55,6 +55,14 @@ def read_contents(backbone: Backbone, work: Iterable[Work], *, step_tokens: int 
         yield from _read_step(backbone, step)
 
 
+def read_and_embed(backbone: Backbone, work: Iterable[Work]) -> Iterator[tuple[list[Reading], torch.Tensor]]:
+    """As `read_contents`, each with the content's frozen embedding [D] from the same pass. Every content is asked something without a content adapter."""
+    for step in _steps(work, STEP_TOKENS):
+        summarised: dict[Ids, torch.Tensor] = {}
+        readings = _read_step(backbone, step, summarised)
+        yield from zip(readings, [embedding(torch.stack([summarised[window] for window in content.windows])) for content, _ in step], strict=True)
+
+
 def _steps(work: Iterable[Work], step_tokens: int) -> Iterator[list[Work]]:
     """Cut the work into steps of at most `step_tokens` content tokens, one item at the least."""
     step: list[Work] = []
@@ -70,8 +78,8 @@ def _steps(work: Iterable[Work], step_tokens: int) -> Iterator[list[Work]]:
 
 
 @torch.inference_mode()
-def _read_step(backbone: Backbone, step: Sequence[Work]) -> list[list[Reading]]:
-    """Read a step pack by pack: of a content only the logits outlive its pack, however many windows it has."""
+def _read_step(backbone: Backbone, step: Sequence[Work], summarised: dict[Ids, torch.Tensor] | None = None) -> list[list[Reading]]:
+    """Read a step pack by pack: only the logits outlive a pack, however many windows a content has, and the windows' summaries where they are wanted."""
     wanted: dict[int, tuple[Adapter | None, dict[Ids, dict[int, Question]]]] = {}
     for content, questions in step:
         for question in questions:
@@ -88,8 +96,10 @@ def _read_step(backbone: Backbone, step: Sequence[Work]) -> list[list[Reading]]:
             for some in _bounded(pairs):
                 first = not states
                 asks = [Ask(at if first else states[at], question.readout, question.adapter) for at, question in some]
-                step_done = backbone.step(contents if first else (), asks)
+                step_done = backbone.step(contents if first else (), asks, summaries=first and summarised is not None and adapter is None)
                 states = states or step_done.states
+                if summarised is not None and step_done.summaries:
+                    summarised.update(zip(pack, step_done.summaries, strict=True))
                 for (at, question), found in zip(some, step_done.logits, strict=True):
                     logits[pack[at], id(question)] = found
     return [
