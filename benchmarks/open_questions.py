@@ -1,13 +1,15 @@
 """Weigh the evidence of open questions: on tasks that a backbone has not been trained on, and on tasks it has, asked as nobody's training asked them.
 
     python -m benchmarks.open_questions --fold 1        asks the backbone of a fold of benchmarks.left_out about the tasks it has not seen, and records it
-    python -m benchmarks.open_questions --likeness 1    adds to it how like question and content are to the *untuned* mini, which has seen no task at all
+    python -m benchmarks.open_questions --likeness 1    adds to it how like question and content are to the *untuned* mini, which has seen no task at all,
+                                                        and how near the question is to those of the tasks that the fold was trained on
     python -m benchmarks.open_questions --known         asks mini about tasks it has learned, in words that its training did not use
     python -m benchmarks.open_questions                 after all of these: writes open_questions.json beside the weights, and the record
 
-People ask about both: what is near the tasks of the training, and what is not. So the two weights, of the odds that a backbone answers with and of the likeness
-of question and content, are fitted to both halves alike, each task counting alike, yes and no alike, without an offset. Every task is told by weights fitted
-without it. Of choices there is one task only. The shipped backbone has seen more data than the folds; its weights are theirs.
+People ask about both: what is near the tasks of the training, and what is not. So the evidence (the weights of the odds that a backbone answers with and of the
+likeness of question and content, and the nearness from which odds count) is fitted to both halves alike, each task counting alike, yes and no alike, without an
+offset. Every task is told by evidence fitted without it. Of choices there is one task only. The shipped backbone has seen more than the folds; it is weighed as
+they are.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,7 @@ from benchmarks.left_out import FOLDS
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example, Provenance, check_inputs
 from snapjudge.core.metric import INPUT_NAMES, Metric
-from snapjudge.core.question import OpenQuestion
+from snapjudge.core.question import Evidence, OpenQuestion
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.model.asking import Asking
@@ -47,6 +50,7 @@ Floats = NDArray[np.float64]
 _ROWS = 400  # of each label of a task
 _FEW = 20  # rows of a label that a set needs to be told alone
 _OF_A_TASK = 200  # contents of each task that the mean embedding is of
+_NEAR = tuple(round(0.3 + 0.05 * step, 2) for step in range(11))  # where odds may begin to count
 CHOICES = ("tone",)
 REWORDED = {
     "toxicity": ("Does the writer insult or threaten somebody?", "Would this hurt the people it is about?"),
@@ -65,11 +69,12 @@ REWORDED = {
 
 @dataclass(frozen=True)
 class Task:
-    """What was answered about one judge's rows, without their texts: log odds and likeness of each answer [N, L], and the sets the rows are of."""
+    """What was answered about one judge's rows, without their texts: log odds and likeness of each answer [N, L], and its nearness to what is known [L]."""
 
     name: str
     odds: Floats
     likeness: Floats
+    nearness: Floats
     examples: Sequence[Example]
 
     @cached_property
@@ -82,9 +87,10 @@ class Task:
         """The true answer's place [N]."""
         return np.array([example.label_index for example in self.examples], dtype=np.int64)
 
-    def log_p(self, weights: Sequence[float] | Floats) -> Floats:
-        """Log-probabilities of the answers [N, L] under two weights."""
-        logits = weights[0] * self.odds + weights[1] * self.likeness
+    def log_p(self, evidence: Evidence) -> Floats:
+        """Log-probabilities of the answers [N, L] under some evidence."""
+        shares = [evidence.logit(1.0, 0.0, near) for near in self.nearness]
+        logits = np.array(shares) * self.odds + evidence.likeness * self.likeness
         return np.asarray(log_softmax(np.column_stack([logits, np.zeros(len(logits))]) if logits.shape[1] == 1 else logits, axis=1))
 
 
@@ -112,31 +118,31 @@ def main() -> None:
 def answer(which: str, names: Sequence[str], backbone: Backbone, data: JudgeData) -> None:
     """Ask a backbone about the rows of some judges; only those of known tasks are likened by it, and asked in several other words."""
     known = which == "known"
-    asking, lines = Asking(backbone, mean_embedding(backbone, data) if known else ()), []
+    asking, lines = Asking(backbone, mean_embedding(backbone, data), learned(data)) if known else Asking(backbone), []
     for name in names:
         metric = read_metric(METRICS / f"{name}.yaml")
         if metric.type == "boolean" or name in CHOICES:
             rows = rows_of(name, data, tests=not known)
-            made = answers(asking, rows, question_of(metric, known))
+            made, nearness = answers(asking, rows, question_of(metric, known))
             groups = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
             told = [{"label": row.label_index, "group": groups[row.group], "set": row.provenance.source} for row in rows]
             own = [{"odds": odds, **({"likeness": likeness} if known else {}), **one} for (odds, likeness), one in zip(made, told, strict=True)]
-            lines.append(json.dumps({"judge": name, "rows": own}))
+            lines.append(json.dumps({"judge": name, "nearness": nearness, "rows": own}))
             print(name, len(own), flush=True)
     answers_file(which).write_text("\n".join(lines) + "\n")
 
 
 def liken(fold: str, untuned: Backbone, data: JudgeData) -> None:
     """Add the likeness of every recorded row and its question under the untuned mini."""
-    asking, lines = Asking(untuned, mean_embedding(untuned, data)), []
+    asking, lines = Asking(untuned, mean_embedding(untuned, data), learned(data, FOLDS[fold])), []
     for line in answers_file(fold).read_text().splitlines():
-        name, own = json.loads(line).values()
+        name, *_, own = json.loads(line).values()
         rows = rows_of(name, data, tests=True)
         if [row.label_index for row in rows] != [one["label"] for one in own]:
             raise SystemExit(f"the rows of {name} are not those that were asked")
-        made = answers(asking, rows, question_of(read_metric(METRICS / f"{name}.yaml"), known=False))
+        made, nearness = answers(asking, rows, question_of(read_metric(METRICS / f"{name}.yaml"), known=False))
         own = [{**one, "likeness": likeness, "set": row.provenance.source} for one, row, (_, likeness) in zip(own, rows, made, strict=True)]
-        lines.append(json.dumps({"judge": name, "rows": own}))
+        lines.append(json.dumps({"judge": name, "nearness": nearness, "rows": own}))
         print(name, len(own), flush=True)
     answers_file(fold).write_text("\n".join(lines) + "\n")
 
@@ -165,16 +171,26 @@ def question_of(metric: Metric, known: bool) -> OpenQuestion:  # noqa: FBT001
     return OpenQuestion(instructions=first, type=metric.type, options=options, rewordings=tuple(others))
 
 
-def answers(asking: Asking, rows: Sequence[Example], question: OpenQuestion) -> list[tuple[list[float], list[float]]]:
-    """Of each row the log odds and the likeness of every answer (of yes, where it is yes or no), the means over wordings, from the first window."""
+def answers(asking: Asking, rows: Sequence[Example], question: OpenQuestion) -> tuple[list[tuple[list[float], list[float]]], list[float]]:
+    """Of each row the log odds and the likeness of every answer (of yes, where it is yes or no), means over wordings, from the first window; and nearness."""
     wordings = [wording for some in question.wordings for wording in some]
     windows = [content_windows(check_inputs(row.inputs, INPUT_NAMES, INPUT_NAMES), asking.backbone)[0] for row in rows]
-    found = []
+    found, nearness = [], list[float]()
     for own in asking.ask(windows, wordings):
         by = dict(zip(wordings, own, strict=True))
-        odds = [round(sum(by[one].odds for one in some) / len(some), 4) for some in question.wordings]
-        found.append((odds, [round(sum(by[one].likeness for one in some) / len(some), 5) for some in question.wordings]))
-    return found
+        odds, likeness, nearness = ([round(fmean(by[one][place] for one in some), 5) for some in question.wordings] for place in range(3))
+        found.append((odds, likeness))
+    return found, nearness
+
+
+def learned(data: JudgeData, left_out: Sequence[str] = ()) -> list[str]:
+    """The questions that a backbone was trained on: those of its tasks, their opposites, and one wording for each value of a facet."""
+    found = []
+    for name, task in data.recipe.tasks.items():
+        if name not in left_out:
+            found += [*task.questions, *task.opposites]
+            found += [facet.ask[0].format(name=one) for facet in task.facets if facet.names != "auto" for one in facet.names.values()]
+    return list(dict.fromkeys(found))
 
 
 def mean_embedding(backbone: Backbone, data: JudgeData) -> list[float]:
@@ -195,7 +211,7 @@ def recorded(which: str) -> dict[str, Task]:
     """What was recorded of a fold, or of known tasks."""
     found = {}
     for line in answers_file(which).read_text().splitlines():
-        name, rows = json.loads(line).values()
+        name, nearness, rows = json.loads(line).values()
         count = len(read_metric(METRICS / f"{name}.yaml").label_names)
         examples = [
             Example(
@@ -206,24 +222,25 @@ def recorded(which: str) -> dict[str, Task]:
             )
             for number, row in enumerate(rows)
         ]
-        found[name] = Task(name, np.array([row["odds"] for row in rows]), np.array([row["likeness"] for row in rows]), examples)
+        odds, likeness = (np.array([row[one] for row in rows]) for one in ("odds", "likeness"))
+        found[name] = Task(name, odds, likeness, np.array(nearness), examples)
     return found
 
 
 def weigh(out: Path, data: JudgeData) -> None:
-    """Fit the weights of both kinds of questions, tell what they do, and write the file that ships."""
+    """Fit the evidence of both kinds of questions, tell what it does, and write the file that ships."""
     unseen, known = {name: task for fold in FOLDS for name, task in recorded(fold).items()}, recorded("known")
-    weights, told = dict[str, dict[str, float]](), dict[str, Any]()
+    evidence, told = dict[str, Any](), dict[str, Any]()
     for kind, choices in (("boolean", False), ("choice", True)):
-        own, learned = ({name: task for name, task in some.items() if (name in CHOICES) == choices} for some in (unseen, known))
-        odds, likeness = fitted(list(own.values()), list(learned.values()))
-        weights[kind] = {"odds": round(odds, 4), "likeness": round(likeness, 4)}
-        told[kind] = {"never seen": reached(own, own, learned), "known, in other words": reached(learned, own, learned)}
+        own, met = ({name: task for name, task in some.items() if (name in CHOICES) == choices} for some in (unseen, known))
+        evidence[kind] = fitted(list(own.values()), list(met.values())).model_dump()
+        told[kind] = {"never seen": reached(own, own, met), "known, in other words": reached(met, own, met)}
     means = {
         which: mean_of([figure["auroc within sets"] for figure in by_task(told["boolean"]["never seen"], which)]) for which in ("odds", "likeness", "evidence")
     }
-    write_file(out / OPEN_FILE, json.dumps({"evidence": weights, "mean": mean_embedding(load_backbone("mini"), data)}))
-    record("open_questions", {"evidence": weights, "mean over tasks never seen": means, **told}, "python -m benchmarks.open_questions")
+    stated = {"evidence": evidence, "learned": learned(data), "mean": mean_embedding(load_backbone("mini"), data)}
+    write_file(out / OPEN_FILE, json.dumps(stated, indent=1))
+    record("open_questions", {"evidence": evidence, "mean over tasks never seen": means, **told}, "python -m benchmarks.open_questions")
 
 
 def by_task(rows: Mapping[str, Any], which: str) -> list[dict[str, list[float]]]:
@@ -231,37 +248,41 @@ def by_task(rows: Mapping[str, Any], which: str) -> list[dict[str, list[float]]]
     return [row[which] for name, row in rows.items() if not name.startswith("pii_")]
 
 
-def fitted(unseen: Sequence[Task], known: Sequence[Task]) -> tuple[float, float]:
-    """The weights of odds and likeness, none below 0: the least mean log loss, half of it on tasks never seen, half on known ones; each task counts alike."""
+def fitted(unseen: Sequence[Task], known: Sequence[Task]) -> Evidence:
+    """The evidence of the least mean log loss, half of it on tasks never seen, half on known ones; each task counts alike, and no weight is below 0."""
     parts: list[tuple[float, Task]] = []
     for some in (unseen, known):
         tasks = [JUDGES[task.name].task for task in some]
         parts += [(1 / (len(set(tasks)) * tasks.count(JUDGES[task.name].task)), task) for task in some]
 
-    def loss(weights: Floats) -> float:
-        return sum((share * float(-task.log_p(weights)[np.arange(len(task.labels)), task.labels].mean()) for share, task in parts), start=0.0)
+    def loss(weights: Floats, near: float) -> float:
+        evidence = Evidence(odds=weights[0], likeness=weights[1], near=near)
+        return sum((share * float(-task.log_p(evidence)[np.arange(len(task.labels)), task.labels].mean()) for share, task in parts), start=0.0)
 
-    found = minimize(loss, np.array([0.5, 1.0]), bounds=[(0, None), (0, None)], method="L-BFGS-B").x
-    return float(found[0]), float(found[1])
+    tried = [(near, minimize(loss, np.array([0.5, 1.0]), (near,), bounds=[(0, None), (0, None)], method="L-BFGS-B")) for near in _NEAR]
+    near, best = min(tried, key=lambda one: float(one[1].fun))
+    return Evidence(odds=round(float(best.x[0]), 4), likeness=round(float(best.x[1]), 4), near=near)
 
 
 def reached(tasks: Mapping[str, Task], unseen: Mapping[str, Task], known: Mapping[str, Task]) -> dict[str, Any]:
-    """Ranking and calibration of every task: by the odds as they are, by likeness alone, and by both under weights fitted without the task."""
+    """Ranking and calibration of every task: by the odds as they are, by likeness alone, and by evidence fitted without the task."""
     found = {}
     for name, task in tasks.items():
         others = [[one for one in some.values() if JUDGES[one.name].task != JUDGES[name].task] for some in (unseen, known)]
-        weights = fitted(*others) if others[0] else fitted([task], [])
+        evidence = fitted(*others) if others[0] else fitted([unseen[name]], [known[name]])
+        kinds = {"odds": Evidence(), "likeness": Evidence(odds=0.0, likeness=1.0), "evidence": evidence}
         found[name] = {
             "rows": len(task.examples),
-            **{which: told_of(task, own) for which, own in (("odds", (1.0, 0.0)), ("likeness", (0.0, 1.0)), ("evidence", weights))},
-            "weights": [round(weight, 4) for weight in weights],
+            "nearness": round(float(task.nearness.mean()), 3),
+            **{which: told_of(task, own) for which, own in kinds.items()},
+            "fitted without it": evidence.model_dump() if others[0] else None,
         }
     return found
 
 
-def told_of(task: Task, weights: Sequence[float]) -> dict[str, list[float]]:
+def told_of(task: Task, evidence: Evidence) -> dict[str, list[float]]:
     """AUROC over all rows, the mean of it over the sets that hold every answer, and the calibration error."""
-    log_p, metric = task.log_p(weights), task.metric
+    log_p, metric = task.log_p(evidence), task.metric
 
     def over(chosen: Sequence[int], draws: int, names: Sequence[str]) -> dict[str, list[float]]:
         made = figures(scored([tuple(log_p[row]) for row in chosen], Calibration(), metric, [task.examples[row] for row in chosen])[0], metric, draws=draws)

@@ -4,7 +4,7 @@
 
 The content is read once for all questions. A choice is asked option by option ("What is it about? billing?"), each a short readout of its own: no order of
 options can sway it, an option may be several words, and there may be many. An answer rests on two things from that one reading: the odds of a yes at the end of
-the readout, and how like question and content are, which holds where the backbone has learned of nothing near (docs/design/0010). Knows nothing of HTTP.
+the readout, and, where the backbone has learned nothing near, how like question and content are (docs/design/0010). Knows nothing of HTTP.
 """
 
 import json
@@ -34,13 +34,13 @@ class Generalist:
 
     Args:
         evidence: what each type of question is answered by, a score like a choice; the plain odds where nothing is said.
-        mean: the mean frozen embedding [D] of many contents; without it no likeness counts.
+        asking: how the backbone is asked; plainly unless given.
     """
 
-    def __init__(self, backbone: Backbone, evidence: Mapping[OpenType, Evidence] | None = None, mean: Sequence[float] = ()) -> None:
+    def __init__(self, backbone: Backbone, evidence: Mapping[OpenType, Evidence] | None = None, asking: Asking | None = None) -> None:
         self.backbone = backbone
         self._evidence = dict(evidence or {})
-        self._asking = Asking(backbone, mean)
+        self._asking = asking or Asking(backbone)
 
     @classmethod
     def load(cls, backbone: str = "mini", *, dtype: str = "float32", device: str | None = None) -> "Generalist":
@@ -49,15 +49,21 @@ class Generalist:
         Raises:
             BackboneNotFound, BackboneUnsupported.
         """
-        path = backbone_folder(backbone) / OPEN_FILE
-        stated = json.loads(path.read_bytes()) if path.exists() else {"evidence": {}, "mean": ()}
+        path, loaded = backbone_folder(backbone) / OPEN_FILE, shared_backbone(backbone, dtype, device)
+        if not path.exists():
+            return cls(loaded)
+        stated = json.loads(path.read_bytes())
         evidence: dict[OpenType, Evidence] = {kind: Evidence.model_validate(value) for kind, value in stated["evidence"].items()}
-        return cls(shared_backbone(backbone, dtype, device), evidence, stated["mean"])
+        return cls(loaded, evidence, Asking(loaded, stated["mean"], stated["learned"]))
 
     @property
     def name(self) -> str:
         """What its answers are signed with."""
         return f"{NAME}@{self.backbone.name}"
+
+    def nearest(self, question: OpenQuestion) -> tuple[str, float]:
+        """The learned question that a question is nearest to, and how near (-1 to 1); nothing and 0 where none is known."""
+        return self._asking.nearest(question.instructions)
 
     def ask(self, questions: Sequence[OpenQuestion], **inputs: Any) -> list[Judgement]:
         """Answer some questions about one set of inputs, in order.
@@ -98,10 +104,7 @@ class Generalist:
         """One answer from the evidence for every wording, window by window: a choice goes by the options' evidence for a yes."""
         metric = question.metric
         weights = self._evidence.get("boolean" if question.type == "boolean" else "choice", Evidence())
-        rows = [
-            tuple(fmean(weights.odds * one[each].odds + weights.likeness * one[each].likeness for each in some) for some in question.wordings)
-            for one in windows
-        ]
+        rows = [tuple(fmean(weights.logit(*one[each]) for each in some) for some in question.wordings) for one in windows]
         if question.type == "boolean":
             rows = [(logit, 0.0) for (logit,) in rows]
         return judge_of(self.name, metric, Calibration(), over_windows(rows, metric), len(windows)).model_copy(update={"zero_shot": True})

@@ -55,7 +55,7 @@ def test_many_are_answered_as_one_is_and_bad_ones_abstain(generalist):
 
 
 def test_evidence_counts_by_the_type_of_question(mini):
-    likened = Generalist(mini, {"boolean": Evidence(odds=0.0, likeness=10.0)}, mean=[0.0] * mini.width)
+    likened = Generalist(mini, {"boolean": Evidence(odds=0.0, likeness=10.0)}, Asking(mini, [0.0] * mini.width))
     refund, weather = OpenQuestion(instructions="Is the user asking for a refund?"), OpenQuestion(instructions="Is it about the weather?")
     same = likened.ask([refund, TOPIC], input=refund.instructions)
     assert math.log(same[0].score / (1 - same[0].score)) == pytest.approx(10.0, abs=1e-3)  # a text is like itself
@@ -66,25 +66,42 @@ def test_evidence_counts_by_the_type_of_question(mini):
 
 
 def test_likeness_comes_from_the_same_reading_and_moves_with_nothing_else(mini):
-    asking = Asking(mini, mean=[0.01] * mini.width)
+    asking = Asking(mini, [0.01] * mini.width)
     windows = [content_windows({"input": text}, mini)[0] for text in ("I want my money back", "a parcel")]
     both = list(asking.ask(windows, ["Is it a refund?", "Is it rude?"]))
-    alone = next(Asking(mini, mean=[0.01] * mini.width).ask(windows[1:], ["Is it rude?"]))
+    alone = next(Asking(mini, [0.01] * mini.width).ask(windows[1:], ["Is it rude?"]))
     assert both[1][1] == alone[0]
     assert all(-1 <= one.likeness <= 1 for some in both for one in some)
-    assert [one.likeness for one in next(Asking(mini).ask(windows, ["Is it rude?"]))] == [0.0]
-    embedded = list(read_and_embed(mini, [(Content((window,)), [Question(ASKED, render_readout(ASKED, mini))]) for window in windows]))
-    plain = list(read_contents(mini, [(Content((window,)), [Question(ASKED, render_readout(ASKED, mini))]) for window in windows]))
-    assert [readings for readings, _ in embedded] == plain
-    for (_, vector), expected in zip(embedded, summaries(mini, [Content((window,)) for window in windows]), strict=True):
+    assert next(Asking(mini).ask(windows, ["Is it rude?"]))[0].likeness == 0.0
+    work = [(Content((window,)), [Question(ASKED, render_readout(ASKED, mini))]) for window in windows]
+    embedded = list(read_and_embed(mini, work))
+    assert [readings for readings, _ in embedded] == list(read_contents(mini, work))
+    for (_, vector), expected in zip(embedded, summaries(mini, [content for content, _ in work]), strict=True):
         assert vector.equal(expected)
+
+
+def test_the_odds_of_a_question_count_by_its_nearness_to_what_was_learned(mini):
+    learned = ("Is the text toxic?", "Does the text contain a phone number?", "Is the request about cooking?")
+    asking = Asking(mini, [0.0] * mini.width, learned)
+    generalist = Generalist(mini, {"boolean": Evidence(near=0.5)}, asking)
+    assert generalist.nearest(OpenQuestion(instructions=learned[1])) == (learned[1], pytest.approx(1.0))
+    assert generalist.nearest(OpenQuestion(instructions="Is there a telephone number in it?"))[0] == learned[1]
+    known, other = OpenQuestion(instructions=learned[0]), OpenQuestion(instructions="Who won the football match on Sunday?")
+    counted, plain = (some.ask([known, other], input="You fool.") for some in (generalist, Generalist(mini)))
+    odds = [[math.log(one.score / (1 - one.score)) for one in some] for some in (counted, plain)]
+    assert odds[0][0] == pytest.approx(odds[1][0], rel=1e-3)
+    share = 1 / (1 + math.exp((0.5 - generalist.nearest(other)[1]) / 0.05))
+    assert share < 0.5
+    assert odds[0][1] == pytest.approx(odds[1][1] * share, rel=1e-2)
+    assert Generalist(mini).nearest(known) == ("", 0.0)
 
 
 def test_a_backbone_says_how_its_evidence_counts(mini, tmp_path):
     shutil.copytree(mini_folder(), tmp_path / "mini", ignore=shutil.ignore_patterns(OPEN_FILE))
     question = OpenQuestion(instructions="Is it rude?")
     plain = Generalist.load(str(tmp_path / "mini")).ask([question], input="You fool.")[0]
-    (tmp_path / "mini" / OPEN_FILE).write_text(json.dumps({"evidence": {"boolean": {"odds": 0.5}}, "mean": [0.0] * mini.width}))
+    stated = {"evidence": {"boolean": {"odds": 0.5}}, "mean": [0.0] * mini.width, "learned": []}
+    (tmp_path / "mini" / OPEN_FILE).write_text(json.dumps(stated))
     halved = Generalist.load(str(tmp_path / "mini")).ask([question], input="You fool.")[0]
     odds = [math.log(one.score / (1 - one.score)) for one in (plain, halved)]
     assert odds[1] == pytest.approx(odds[0] / 2, abs=1e-6)

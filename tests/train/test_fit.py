@@ -125,6 +125,18 @@ def test_every_token_can_be_adapted_too(task, tmp_path):
     assert result.adapter.invocation == ()
 
 
+def test_contents_are_gone_back_through_a_few_at_a_time(task, tmp_path, monkeypatch):
+    whole = task.fit(tmp_path / "whole", scope="all")
+    sizes, encode = [], task.backbone.encode_for_training
+    monkeypatch.setattr("snapjudge.train.fit._THROUGH", 40)
+    monkeypatch.setattr(task.backbone, "encode_for_training", lambda windows, adapter: sizes.append([len(one) for one in windows]) or encode(windows, adapter))
+    parts = task.fit(tmp_path / "parts", scope="all")
+    assert all(sum(some) <= 40 or len(some) == 1 for some in sizes)
+    assert len(sizes) > len(parts.history) * len(task.train) / CONFIG.batch
+    for one, other in zip(whole.adapter.parameters(), parts.adapter.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=2e-3)
+
+
 @pytest.mark.parametrize("kind", ["choice", "score", "pairwise"])
 def test_other_types_are_fitted(mini, tmp_path, kind):
     labels = {"choice": ["x", "y"], "score": ["1", "2"], "pairwise": ["a", "b"]}[kind]

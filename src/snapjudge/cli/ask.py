@@ -90,8 +90,11 @@ def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any]
     fields = {**inputs, **({} if text is None else {"output" if "input" in inputs else "input": text})}
     answers = generalist.ask(asked, **fields)
     for one, answer in zip(asked if shown else (), answers, strict=False):
+        nearest, nearness = generalist.nearest(one)
+        learned = f"; the nearest it learned is {nearest!r} ({nearness:.2f})" if nearest else ""
         output.print("[bold]" + ("yes" if answer.flagged else "no" if one.type == "boolean" else answer.label) + "[/bold]", end="  ")
-        output.print(f"{_shares(answer)}  confidence {answer.confidence:.3f}  zero-shot: nobody trained {generalist.name} for this question", markup=False)
+        output.print(f"{_shares(answer)}  confidence {answer.confidence:.3f}", markup=False)
+        output.print(f"zero-shot: nobody trained {generalist.name} for this question{learned}", style="dim", markup=False)
         output.print(f"{one.instructions}{_windows(answer)}", style="dim", markup=False)
     return {one.name or one.instructions: answer for one, answer in zip(asked, answers, strict=True)}
 

@@ -1,5 +1,6 @@
 """The open question: asked at request time in plain words, of any content, by nobody's training; and what its answer rests on. Knows nothing of backbones."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from snapjudge.core.metric import Metric, Text
 
 OpenType = Literal["boolean", "choice", "score"]
 YES, NO = "yes", "no"
+_SPREAD = 0.05  # of nearness, over which the odds begin to count
 
 
 class OpenQuestion(Frozen):
@@ -57,7 +59,17 @@ class OpenQuestion(Frozen):
 
 
 class Evidence(Frozen):
-    """What an open answer rests on: the weight of the log odds that the backbone answers with, and of how like question and content are."""
+    """What an open answer rests on: the odds that a backbone answers with, and how like question and content are.
+
+    `odds` and `likeness` are weights. The odds of a question count in full where it is near to one that the backbone has learned, by half at a nearness of
+    `near`, and hardly below: asked about what it has never learned, a backbone answers what it has.
+    """
 
     odds: float = 1.0
     likeness: float = 0.0
+    near: float | None = Field(default=None, description="None: the odds always count in full")
+
+    def logit(self, odds: float, likeness: float, nearness: float) -> float:
+        """The logit of a yes."""
+        share = 1.0 if self.near is None else 1 / (1 + math.exp((self.near - nearness) / _SPREAD))
+        return self.odds * share * odds + self.likeness * likeness

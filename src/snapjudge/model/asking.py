@@ -1,12 +1,13 @@
 """Asking in plain words: for every window of a content and every wording, the odds of a yes and how like the two are, from one reading.
 
-Likeness is the cosine of the frozen embeddings of wording and window, each less the mean embedding of many contents (Mu & Viswanath, 2018). Knows nothing of
-judgements.
+Likeness is the cosine of the frozen embeddings of wording and window, each less the mean embedding of many contents (Mu & Viswanath, 2018). Nearness is the
+largest cosine of the wording's embedding and those of the questions that the backbone has learned, each less their mean. Knows nothing of judgements.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -21,29 +22,31 @@ from snapjudge.model.tokens import Ids
 _ASKED = Metric(name="asked", version=1, type="boolean", inputs=("output",), question="?", labels={YES: ("yes",), NO: ("no",)})
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The log odds of a yes, and the likeness: between -1 and 1, 0 where it does not count."""
+class Answer(NamedTuple):
+    """The log odds of a yes; the likeness of wording and window, from -1 to 1, and the wording's nearness to what was learned; 0 where neither is known."""
 
     odds: float
-    likeness: float
+    likeness: float = 0.0
+    nearness: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Wording:
     question: Question
-    direction_D: torch.Tensor | None
+    direction_D: torch.Tensor | None = None
+    nearness: float = 0.0
 
 
 class Asking:
     """Wordings asked of a backbone; those asked before are kept.
 
     Args:
-        mean: the mean frozen embedding [D] of many contents; without it no likeness is told.
+        mean: the mean frozen embedding [D] of many contents; without it neither likeness nor nearness is told.
+        learned: the questions that the backbone was trained on.
     """
 
-    def __init__(self, backbone: Backbone, mean: Sequence[float] = ()) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, mean: Sequence[float] = (), learned: Sequence[str] = ()) -> None:
+        self.backbone, self._learned = backbone, tuple(learned)
         self._mean_D = torch.tensor(mean, dtype=torch.float64) if mean else None
         self._wording = lru_cache(maxsize=4096)(self._made)
 
@@ -56,24 +59,42 @@ class Asking:
         asked = [self._wording(wording) for wording in wordings]
         work = [(Content((window,)), [one.question for one in asked]) for window in windows]
         if self._mean_D is None:
-            yield from ([Answer(_odds(one.log_p), 0.0) for one in readings] for readings in read_contents(self.backbone, work))
+            yield from ([Answer(_odds(one.log_p)) for one in readings] for readings in read_contents(self.backbone, work))
             return
         for readings, embedding_D in read_and_embed(self.backbone, work):
-            centred_D = self._centred(embedding_D, self._mean_D)
+            centred_D = _direction(embedding_D, self._mean_D)
             likeness = [float(one.direction_D.dot(centred_D)) for one in asked if one.direction_D is not None]
-            yield [Answer(_odds(one.log_p), like) for one, like in zip(readings, likeness, strict=True)]
+            yield [Answer(_odds(one.log_p), like, own.nearness) for one, like, own in zip(readings, likeness, asked, strict=True)]
+
+    def nearest(self, wording: str) -> tuple[str, float]:
+        """The learned question that a wording is nearest to, and how near; nothing and 0 where none is known."""
+        if not self._learned:
+            return "", 0.0
+        directions_QD, mean_D = self._known
+        near_Q = directions_QD @ _direction(self._embedded([wording])[0], mean_D)
+        best = int(near_Q.argmax())
+        return self._learned[best], float(near_Q[best])
 
     def _made(self, wording: str) -> _Wording:
         metric = _ASKED.model_copy(update={"question": wording})
         question = Question(metric, render_readout(metric, self.backbone))
         if self._mean_D is None:
-            return _Wording(question, None)
-        text = Content(content_windows({"input": wording}, self.backbone))
-        return _Wording(question, self._centred(next(summaries(self.backbone, [text])), self._mean_D))
+            return _Wording(question)
+        return _Wording(question, _direction(self._embedded([wording])[0], self._mean_D), self.nearest(wording)[1])
 
-    @staticmethod
-    def _centred(embedding_D: torch.Tensor, mean_D: torch.Tensor) -> torch.Tensor:
-        return functional.normalize(embedding_D.double().cpu() - mean_D, dim=0)
+    @cached_property
+    def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the learned questions point [Q, D], and their mean embedding [D]."""
+        embedded_QD = torch.stack(self._embedded(self._learned)).double().cpu()
+        mean_D = embedded_QD.mean(0)
+        return functional.normalize(embedded_QD - mean_D, dim=1), mean_D
+
+    def _embedded(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        return list(summaries(self.backbone, [Content(content_windows({"input": text}, self.backbone)) for text in texts]))
+
+
+def _direction(embedding_D: torch.Tensor, mean_D: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(embedding_D.double().cpu() - mean_D, dim=0)
 
 
 def _odds(log_p: Sequence[float]) -> float:

@@ -87,12 +87,12 @@ def combined(logits_RL: Tensor, contents: Sequence[Content], metric: Metric) -> 
     return torch.stack([combine(list(own), content.orders, metric) for content, own in rows])
 
 
-def parts_of(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """A batch in parts of bounded tokens, so that it does not ask for all memory at once; one item alone may be longer."""
+def parts_of(batch: Sequence[int], lengths: Sequence[int], most: int = 4 * STEP_TOKENS) -> list[list[int]]:
+    """A batch in parts of at most so many tokens, so that it does not ask for all memory at once; one item alone may be longer."""
     parts: list[list[int]] = [[]]
     tokens = 0
     for index in batch:
-        if parts[-1] and tokens + lengths[index] > 4 * STEP_TOKENS:
+        if parts[-1] and tokens + lengths[index] > most:
             parts.append([])
             tokens = 0
         parts[-1].append(index)
