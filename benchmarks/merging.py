@@ -1,10 +1,12 @@
 """Merging against joint training against one adapter for each policy, on four policies and the embedded backbone.
 
-    python -m benchmarks.merging --rows 2000            about 40 minutes on two cores
+    python -m benchmarks.merging                                       about an hour on two cores
+    python -m benchmarks.merging --backbone build/mini-seed --rows 1000 --trials 12
+                                                                       on the untuned mini, where adapters have more to learn
 
-Per policy, with intervals, on the halves of the `.dev` rows that nothing has seen: separate adapters; one adapter trained on all policies together; the
+Per policy, with intervals, on the halves of the `.dev` rows that nothing has seen: the backbone as it is; separate adapters; one adapter trained on all; the
 separate adapters merged at equal weights, by TPE and by the bandit, above floors; and a policy added later: the merge of three extended by a fourth, against
-training all four again. Beside each stand the seconds of all fits and searches it needs. Validation rows decide; test rows are looked at once.
+all four trained again. Beside each stand the seconds of all fits and searches it needs. Validation rows decide; test rows are looked at once.
 """
 
 import random
@@ -61,15 +63,15 @@ class Policy:
         rows = [self.parts["validation"][index] for index in chosen]
         return figures(scored(log_p, Calibration(), self.metric, rows)[0], self.metric, draws=2)["auroc"].value
 
-    def told(self, backbone: Backbone, adapter: Adapter) -> list[float]:
+    def told(self, backbone: Backbone, adapter: Adapter | None) -> list[float]:
         """AUROC on the test rows with its interval."""
         log_p = self.log_p(backbone, adapter, self.contents["test"])
         return told(scored(log_p, Calibration(), self.metric, self.parts["test"])[0], self.metric, "auroc")["auroc"]
 
-    def log_p(self, backbone: Backbone, adapter: Adapter, contents: Sequence[Content]) -> Sequence[tuple[float, ...]]:
-        """Raw scores under an adapter, whatever it was trained to answer."""
+    def log_p(self, backbone: Backbone, adapter: Adapter | None, contents: Sequence[Content]) -> Sequence[tuple[float, ...]]:
+        """Raw scores under an adapter, whatever it was trained to answer; under none those of the backbone."""
         readout = render_readout(self.metric, backbone)
-        question = Question(self.metric, readout, replace(adapter, invocation=readout.token_ids))
+        question = Question(self.metric, readout, None if adapter is None else replace(adapter, invocation=readout.token_ids))
         return raw_scores(backbone, question, contents, Silent(), "")
 
 
@@ -77,7 +79,8 @@ def main() -> None:
     options = arguments(__doc__ or "", backbone="mini", rows=2000, trials=24)
     with ExitStack() as closing:
         found = compared(options, closing)
-    record("merging", found, f"python -m benchmarks.merging --rows {options.rows} --trials {options.trials}")
+    command = f"python -m benchmarks.merging --backbone {options.backbone} --rows {options.rows} --trials {options.trials}"
+    record("merging" if options.backbone == "mini" else "merging_untuned", found, command)
 
 
 def compared(options: Namespace, closing: ExitStack) -> dict[str, Any]:
@@ -87,11 +90,12 @@ def compared(options: Namespace, closing: ExitStack) -> dict[str, Any]:
     policies = [policy(name, data, backbone, options.rows, closing) for name in POLICIES]
     found: dict[str, Any] = {"rows": {one.metric.name: {part: len(rows) for part, rows in one.parts.items()} for one in policies}}
 
-    def report(name: str, adapters: Sequence[Adapter], seconds: float, **more: Any) -> None:
+    def report(name: str, adapters: Sequence[Adapter | None], seconds: float, **more: Any) -> None:
         own = {one.metric.name: one.told(backbone, adapter) for one, adapter in zip(policies, adapters, strict=True)}
         found[name] = {**own, "mean": round(sum(value[0] for value in own.values()) / len(own), 4), "seconds": round(seconds, 1), **more}
         print(name, found[name], flush=True)
 
+    report("no adapter", [None] * 4, 0.0)
     fits = [fit_judge(backbone, one.parts["train"], one.parts["validation"], "readout", CONFIG, one.metric) for one in policies]
     separate, fitting = [one.adapter for one in fits], sum(one.seconds for one in fits)
     report("separate adapters", separate, fitting)

@@ -87,11 +87,15 @@ class Task:
         """The true answer's place [N]."""
         return np.array([example.label_index for example in self.examples], dtype=np.int64)
 
+    def features(self, near: float | None) -> Floats:
+        """What each answer's logit is made of [N, L, 2]: odds that count from some nearness, and likeness; of a yes-or-no question the no has none."""
+        shares = np.array([Evidence(near=near).logit(1.0, 0.0, one) for one in self.nearness])
+        made = np.stack([shares * self.odds, self.likeness], axis=-1)
+        return np.concatenate([made, np.zeros_like(made)], axis=1) if self.metric.type == "boolean" else made
+
     def log_p(self, evidence: Evidence) -> Floats:
         """Log-probabilities of the answers [N, L] under some evidence."""
-        shares = [evidence.logit(1.0, 0.0, near) for near in self.nearness]
-        logits = np.array(shares) * self.odds + evidence.likeness * self.likeness
-        return np.asarray(log_softmax(np.column_stack([logits, np.zeros(len(logits))]) if logits.shape[1] == 1 else logits, axis=1))
+        return np.asarray(log_softmax(self.features(evidence.near) @ np.array([evidence.odds, evidence.likeness]), axis=1))
 
 
 def main() -> None:
@@ -250,18 +254,26 @@ def by_task(rows: Mapping[str, Any], which: str) -> list[dict[str, list[float]]]
 
 def fitted(unseen: Sequence[Task], known: Sequence[Task]) -> Evidence:
     """The evidence of the least mean log loss, half of it on tasks never seen, half on known ones; each task counts alike, and no weight is below 0."""
-    parts: list[tuple[float, Task]] = []
+    tasks, each = [*unseen, *known], list[float]()
     for some in (unseen, known):
-        tasks = [JUDGES[task.name].task for task in some]
-        parts += [(1 / (len(set(tasks)) * tasks.count(JUDGES[task.name].task)), task) for task in some]
+        own = [JUDGES[task.name].task for task in some]
+        each += [1 / (len(set(own)) * own.count(JUDGES[task.name].task) * len(task.examples)) for task in some]
+    share_N = np.repeat(each, [len(task.examples) for task in tasks])
+    labels_N = np.concatenate([task.labels for task in tasks])
+    rows_N = np.arange(len(labels_N))
 
-    def loss(weights: Floats, near: float) -> float:
-        evidence = Evidence(odds=weights[0], likeness=weights[1], near=near)
-        return sum((share * float(-task.log_p(evidence)[np.arange(len(task.labels)), task.labels].mean()) for share, task in parts), start=0.0)
+    def loss(weights: Floats, features_NL2: Floats) -> tuple[float, Floats]:
+        log_p_NL = log_softmax(features_NL2 @ weights, axis=1)
+        away_NL = np.exp(log_p_NL)
+        away_NL[rows_N, labels_N] -= 1
+        return float(-(share_N * log_p_NL[rows_N, labels_N]).sum()), np.einsum("n,nl,nlw->w", share_N, away_NL, features_NL2)
 
-    tried = [(near, minimize(loss, np.array([0.5, 1.0]), (near,), bounds=[(0, None), (0, None)], method="L-BFGS-B")) for near in _NEAR]
-    near, best = min(tried, key=lambda one: float(one[1].fun))
-    return Evidence(odds=round(float(best.x[0]), 4), likeness=round(float(best.x[1]), 4), near=near)
+    found: list[tuple[float, Evidence]] = []
+    for near in _NEAR:
+        features_NL2 = np.concatenate([task.features(near) for task in tasks])
+        best = minimize(loss, np.array([0.5, 1.0]), (features_NL2,), jac=True, bounds=[(0, None), (0, None)], method="L-BFGS-B")
+        found.append((float(best.fun), Evidence(odds=round(float(best.x[0]), 4), likeness=round(float(best.x[1]), 4), near=near)))
+    return min(found, key=lambda one: one[0])[1]
 
 
 def reached(tasks: Mapping[str, Task], unseen: Mapping[str, Task], known: Mapping[str, Task]) -> dict[str, Any]:

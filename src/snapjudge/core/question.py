@@ -10,7 +10,7 @@ from snapjudge.core.metric import Metric, Text
 
 OpenType = Literal["boolean", "choice", "score"]
 YES, NO = "yes", "no"
-_SPREAD = 0.05  # of nearness, over which the odds begin to count
+_SPREAD = 0.02  # of nearness, over which the odds begin to count
 
 
 class OpenQuestion(Frozen):
