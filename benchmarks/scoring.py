@@ -1,12 +1,14 @@
 """Rubric scores and preferences: what the earth mover's loss, both orders, a kept or dropped rubric, and merging are worth on `mini`.
 
-    python -m benchmarks.scoring                        about half an hour on two cores
+    python -m benchmarks.scoring                        about an hour on two cores
+    python -m benchmarks.scoring --part rubric          a part of it; what else was recorded stays
 
 Scores: 945 answers rated 1 to 10 by GPT-4 (autoj_single), in five folds by prompt, so that each row is scored once by a judge that has not seen its prompt;
 576 + 64 answers rated 1 to 5 by a rubric (prometheus), tested on the `.dev` rows. Preferences: alpaca_eval, trained on `--pairs` pairs, tested on its `.dev`
 pairs, each there in both orders. No weights of these go into the project: most of the data may not train a published model.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import DATA, arguments, fit_judge, record, rounded, rows_of, score_baselines, score_judge, timed
+from benchmarks.common import DATA, RESULTS, arguments, fit_judge, record, rounded, rows_of, score_baselines, score_judge, timed
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -35,6 +37,7 @@ from snapjudge.train.fit import fit
 from snapjudge.train.merge import MergeConfig, merge_adapters
 from snapjudge.train.terms import FitConfig, FitData, LogP, Validation
 
+PARTS = ("levels", "rubric", "pairs")  # with the pairs come judges of both
 _FOLDS = 5
 CONFIG = FitConfig(rank=8, alpha=16.0, epochs=6, patience=3)
 
@@ -52,14 +55,20 @@ PREFERRED = Metric(
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", backbone="mini", pairs=800, seed=0)
-    backbone = load_backbone(options.backbone)
-    found: dict[str, Any] = {"backbone": options.backbone}
-    found["levels"] = ordinal(backbone, options.seed)
-    found["rubric"] = rubric(backbone)
-    found["pairs"], experts = preferences(backbone, options.pairs)
-    found["both"] = both(backbone, options.pairs, experts)
-    record("scoring", found, f"python -m benchmarks.scoring --pairs {options.pairs}")
+    options = arguments(__doc__ or "", backbone="mini", part=list(PARTS), pairs=800, seed=0)
+    backbone, path = load_backbone(options.backbone), RESULTS / "scoring.json"
+    for part in options.part:
+        found: dict[str, Any] = {}
+        if part == "levels":
+            found["levels"] = ordinal(backbone, options.seed)
+        elif part == "rubric":
+            found["rubric"] = rubric(backbone)
+        else:
+            found["pairs"], expert = preferences(backbone, options.pairs)
+            found["both"] = both(backbone, options.pairs, expert)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        kept = {name: before[name] for name in ("levels", "rubric", "pairs", "both") if name in before}
+        record("scoring", {"backbone": options.backbone, **kept, **found}, f"python -m benchmarks.scoring --part {' '.join(PARTS)} --pairs {options.pairs}")
 
 
 def read(metric: Metric, *names: str) -> list[Example]:
