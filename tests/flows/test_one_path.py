@@ -87,7 +87,7 @@ def test_several_judges_on_one_content_answer_as_each_does_alone(workshop, judge
     real = judge.backbone.step
     panel = Panel([judge, other])
     try:
-        judge.backbone.step = lambda contents, asks: encoded.append((len(contents), len(asks))) or real(contents, asks)
+        judge.backbone.step = lambda contents, asks, **more: encoded.append((len(contents), len(asks))) or real(contents, asks, **more)
         both = panel.score(output="please buy one text, thanks")
     finally:
         del judge.backbone.step
