@@ -56,7 +56,7 @@ FOLDS: dict[str, tuple[str, ...]] = {
         *("safety_prompt/mlc", "prompt_injection/giskard", "groundedness/conjnli", "groundedness/wice", "groundedness/wice_oracle_chunks"),
         *("tool_selection/sealtools", "tone", "pii", "refusal"),
     ),
-    "4": ("toxicity", "unsafe_prompt", "unsafe_response", "prompt_injection", "groundedness", "tool_selection"),  # for open questions alone
+    "4": ("toxicity", "unsafe_prompt", "unsafe_response", "prompt_injection", "groundedness", "tool_selection"),  # of 500 steps, for open questions alone
 }
 # A fold has a fifth of the steps of `mini`: relations, which come last, are drawn more often, and what is learned in no time less.
 WEIGHTS = {"groundedness": 8.0, "tool_selection": 4.0, "refusal": 0.3, "pii": 1.0, "intent": 1.0, "off_topic": 1.0}

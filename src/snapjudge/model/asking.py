@@ -68,10 +68,13 @@ class Asking:
 
     def nearest(self, wording: str) -> tuple[str, float]:
         """The learned question that a wording is nearest to, and how near; nothing and 0 where none is known."""
+        return self._nearest(self._embedded([wording])[0])
+
+    def _nearest(self, embedding_D: torch.Tensor) -> tuple[str, float]:
         if not self._learned:
             return "", 0.0
         directions_QD, mean_D = self._known
-        near_Q = directions_QD @ _direction(self._embedded([wording])[0], mean_D)
+        near_Q = directions_QD @ _direction(embedding_D, mean_D)
         best = int(near_Q.argmax())
         return self._learned[best], float(near_Q[best])
 
@@ -80,7 +83,8 @@ class Asking:
         question = Question(metric, render_readout(metric, self.backbone))
         if self._mean_D is None:
             return _Wording(question)
-        return _Wording(question, _direction(self._embedded([wording])[0], self._mean_D), self.nearest(wording)[1])
+        embedding_D = self._embedded([wording])[0]
+        return _Wording(question, _direction(embedding_D, self._mean_D), self._nearest(embedding_D)[1])
 
     @cached_property
     def _known(self) -> tuple[torch.Tensor, torch.Tensor]:

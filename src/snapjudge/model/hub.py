@@ -26,7 +26,7 @@ from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_fol
 
 EMBEDDED = "mini"
 LAYOUT_FILE = "snapjudge.json"  # how a backbone in our own layout is read: its mask, its prompt
-RECORD_FILE, OPEN_FILE = "pretraining.json", "open_questions.json"  # what is said of a backbone's weights: their training, their open answers' calibration
+RECORD_FILE, OPEN_FILE = "pretraining.json", "open_questions.json"  # what is said of a backbone's weights: their training, what open answers rest on
 ATTENTION = "snapjudge"
 DEVICE = "SNAPJUDGE_DEVICE"  # the environment variable that chooses the device
 _OLDER = ("gpt_neo",)  # model types older than transformers' AttentionInterface

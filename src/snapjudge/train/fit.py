@@ -25,7 +25,7 @@ from snapjudge.model.reading import Question, read_contents
 from snapjudge.train.checkpoint import load_state, save_state
 from snapjudge.train.contents import ContentStore, padded_states
 from snapjudge.train.distil import distillation_loss
-from snapjudge.train.kept import KeptContents, combined, parts_of
+from snapjudge.train.kept import AT_ONCE, KeptContents, combined, parts_of
 from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import epoch_batches
 from snapjudge.train.terms import FitConfig, FitData, FitResult, LogP, Validation
@@ -165,7 +165,7 @@ class _Fit:
             group["lr"] = self.state.rate * schedule(done, planned, self.config.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for part in parts_of(batch, self.lengths, *(() if self.kept is not None else (_THROUGH,))):
+        for part in parts_of(batch, self.lengths, AT_ONCE if self.kept is not None else _THROUGH):
             loss = self._loss(part).sum() / len(batch)
             value = float(loss.detach())
             if not math.isfinite(value):

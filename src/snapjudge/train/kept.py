@@ -21,6 +21,8 @@ from snapjudge.model.reading import STEP_TOKENS, embedding
 from snapjudge.model.readout import Readout, combine
 from snapjudge.train.contents import ContentStore
 
+AT_ONCE = 4 * STEP_TOKENS  # tokens of kept contents that one backward pass may read
+
 
 class KeptContents:
     """Content states in a store, and the embeddings [E, D] that were computed on the way.
@@ -87,7 +89,7 @@ def combined(logits_RL: Tensor, contents: Sequence[Content], metric: Metric) -> 
     return torch.stack([combine(list(own), content.orders, metric) for content, own in rows])
 
 
-def parts_of(batch: Sequence[int], lengths: Sequence[int], most: int = 4 * STEP_TOKENS) -> list[list[int]]:
+def parts_of(batch: Sequence[int], lengths: Sequence[int], most: int = AT_ONCE) -> list[list[int]]:
     """A batch in parts of at most so many tokens, so that it does not ask for all memory at once; one item alone may be longer."""
     parts: list[list[int]] = [[]]
     tokens = 0
