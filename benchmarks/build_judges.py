@@ -28,19 +28,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=built_in())
     parser.add_argument("--backbone", default="mini")
     parser.add_argument("--without", nargs="*", default=[])
+    parser.add_argument("--keep-adapters", action="store_true", help="only calibrate and prove again the adapters that the package has")
     options = parser.parse_args()
     data, backbone = JudgeData(DATA, without=options.without), str(Path(options.backbone).resolve()) if Path(options.backbone).is_dir() else options.backbone
     for name in options.only:
         if (options.out / name / "1" / MANIFEST).exists():
             print(f"{name} is there", flush=True)
             continue
-        result = build(name, data, options.out.resolve(), backbone)
+        result = build(name, data, options.out.resolve(), backbone, adapter=name if options.keep_adapters else "")
         shown = ", ".join(f"{key} {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" for key, figure in list(result.proof.judge_figures.items())[:6])
         print(f"{result.judge}: {shown} ({result.seconds:.0f} s)", flush=True)
 
 
-def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None, scope: Trained | None = None, rows: int = 0) -> TrainResult:
-    """Train, calibrate and prove one built-in judge; to compare, with another scope than its own, on some of its rows."""
+def build(
+    name: str, data: JudgeData, out: Path, backbone: str, progress: Progress | None = None, scope: Trained | None = None, rows: int = 0, adapter: str = ""
+) -> TrainResult:
+    """Train, calibrate and prove one built-in judge; to compare, with another scope than its own, on some of its rows; or with an adapter that is there."""
     judge = JUDGES[name]
     config = TrainConfig(
         scope=scope or judge.scope,
@@ -49,6 +52,7 @@ def build(name: str, data: JudgeData, out: Path, backbone: str, progress: Progre
         fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2),
         probes=100,
         noise=NOISE,
+        adapter=adapter,
     )
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:

@@ -45,6 +45,7 @@ UNSEEN = {
 }
 OTHERS = ("TF-IDF + LR", "embedding of mini + LR", "embedding of untuned mini + LR", "untuned mini")
 PAGE, README = ROOT / "docs" / "judges.md", ROOT / "README.md"
+STEADY = 0.03  # of verdicts that a probe may move
 IN_SHORT = (*TASKS, "tone")  # the kinds are told in docs/judges.md
 
 
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(JUDGES))
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--only-proved", action="store_true", help="beside the baselines of the proofs only; a run without this trains the others later")
+    parser.add_argument("--keep-others", action="store_true", help="a judge built again on the same rows stands beside what was trained on them before")
     options = parser.parse_args()
     data = JudgeData(DATA)
     untuned = load_backbone(options.start)
@@ -95,7 +97,8 @@ def main() -> None:
         before = known.get(name, {})
         beside = name in _BESIDE and not options.only_proved
         if before.get("digest") != judge.bundle.digest or (beside and "untuned mini" not in before["test"]):
-            found = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned if beside else None)}
+            others = before["test"] if options.keep_others and "untuned mini" in before.get("test", {}) else None
+            found = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned if beside else None, others)}
             known = {**known_figures(path), name: found}  # read again: another process may measure other judges
             print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
@@ -108,12 +111,17 @@ def known_figures(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())["judges"]) if path.exists() else {}
 
 
-def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone | None) -> dict[str, Any]:
-    """All figures of one judge; without the untuned `mini`, beside the baselines of its proof."""
+def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone | None, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All figures of one judge; without the untuned `mini`, beside the baselines of its proof; or beside others that were kept."""
     metric, parts = judge.metric, data.parts(name)
     test = as_examples(parts["test"], metric)
     proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
-    others = proved_beside(proof) if untuned is None else trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned)
+    if kept is not None:
+        others = {who: figures for who, figures in kept.items() if who != "judge"}
+    elif untuned is not None:
+        others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned)
+    else:
+        others = proved_beside(proof)
     found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test})}
     log_p = read(judge, test)
     found |= {"test": {"judge": told(under(judge, log_p, test), metric), **others}, "by set": by_set(judge, log_p, test)}
@@ -216,7 +224,13 @@ def over_left_out(rows: Sequence[Mapping[str, Any]], goal: Goal) -> dict[str, li
 def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) -> None:
     """Put the tables into docs/judges.md and README.md."""
     text = PAGE.read_text()
-    for mark, rows in (("goals", goal_rows(goals)), ("judges", judge_rows(judges)), ("left-out", left_out_rows()), ("unseen", unseen_rows(judges))):
+    for mark, rows in (
+        ("goals", goal_rows(goals)),
+        ("judges", judge_rows(judges)),
+        ("probes", probe_rows(judges)),
+        ("left-out", left_out_rows()),
+        ("unseen", unseen_rows(judges)),
+    ):
         text = between(text, mark, "\n" + "\n".join(rows) + "\n")
     PAGE.write_text(text)
     README.write_text(between(README.read_text(), "built-in", "\n" + "\n".join(short_rows(judges)) + "\n"))
@@ -262,7 +276,6 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
         "embedding, untuned",
         "adapter, untuned",
         "ECE",
-        "most flipped by",
     )
     for name in JUDGES:
         if name in judges:
@@ -271,9 +284,20 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
             cells = " | ".join(
                 [show(own["test"]["judge"].get(figure)), show(within(own, figure)), *(show(own["test"].get(who, {}).get(figure)) for who in OTHERS)]
             )
-            probe = max(own["probes"].items(), key=lambda one: one[1][0], default=None)
-            flips = "-" if probe is None else f"{probe[0]}: {probe[1][0]:.1%}"
-            lines.append(f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {show(own['test']['judge'].get('ece'))} | {flips} |")
+            lines.append(f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {show(own['test']['judge'].get('ece'))} |")
+    return lines
+
+
+def probe_rows(judges: Mapping[str, Any]) -> list[str]:
+    """How many verdicts each probe moved, as lines of Markdown; a probe that moved none of any judge's is left out."""
+    names = [name for name in JUDGES if name in judges]
+    probes = list(dict.fromkeys(probe for name in names for probe in judges[name]["probes"]))
+    moved = [probe for probe in probes if any(judges[name]["probes"].get(probe, [0.0])[0] for name in names)]
+    lines = head("judge", *moved)
+    for name in names:
+        found = [judges[name]["probes"].get(probe) for probe in moved]
+        cells = ["-" if one is None else f"{one[0]:.0%}" if one[0] <= STEADY else f"**{one[0]:.0%}** [{one[1]:.0%}, {one[2]:.0%}]" for one in found]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return lines
 
 

@@ -19,7 +19,6 @@ from benchmarks.contenders import told
 from benchmarks.judge_data import JudgeData, as_examples
 from benchmarks.left_out import examples_of
 from benchmarks.quality import UNSEEN, judged
-from snapjudge.core.manifest import WHOLE
 from snapjudge.flows.scoring import contents_of
 from snapjudge.flows.train_terms import Trained
 from snapjudge.judge import Judge
@@ -68,8 +67,8 @@ def measured(folder: Path, data: JudgeData) -> dict[str, Any]:
 
 
 def reading(judge: Judge, contents: Sequence[Content], count: int) -> Callable[[], object]:
-    """So many judges on the same contents; with all weights of their own each reads for itself, as each has a backbone."""
-    if judge.bundle.manifest.scope == WHOLE:
+    """So many judges on the same contents; with an adapter on every token, or all weights of their own, each reads for itself."""
+    if judge.bundle.manifest.scope != "readout":
         return lambda: [list(read_contents(judge.backbone, [(content, [judge.question]) for content in contents])) for _ in range(count)]
     return lambda: list(read_contents(judge.backbone, [(content, [judge.question] * count) for content in contents]))
 

@@ -100,10 +100,17 @@ threshold: fpr<2%
         (("inputs: [input, output]", "inputs: [output, output]"), "inputs[1]"),
         (("positive: violates", "name: twice"), "name"),
         (("positive: violates", "optional: [context]"), "optional[0]"),
+        (("type: boolean", "type: pairwise\nwindows: passages"), "windows"),
     ],
 )
 def test_one_wrong_thing_is_named_by_its_path(change, path):
     assert path in problems(GOOD.replace(*change))
+
+
+@pytest.mark.parametrize("rule", ["any", "all", "passages"])
+def test_windows_that_look_for_a_label_need_one(rule):
+    found = problems(GOOD.replace("type: boolean", f"type: choice\nwindows: {rule}").replace("positive: violates\n", ""))
+    assert f"`{rule}` can refer to" in found["windows"].expected
 
 
 @pytest.mark.parametrize("change", [("name: investment_advice", "name: !foo x"), ("version: 3", "version: 2026-02-30"), ("positive: violates", "labels: {}")])

@@ -180,4 +180,12 @@ def test_optional_inputs_may_be_missing_but_not_all():
 def test_windows_combine_as_it_takes_to_find_what_is_flagged(kind, labels, positive, rule):
     """A hateful sentence amid pages of harmless text must not be outvoted by the pages."""
     words = {name: (name,) for name in labels}
-    assert Metric(name="m", version=1, type=kind, inputs=("output",), question="?", labels=words, positive=positive).window_rule == rule
+    metric = Metric(name="m", version=1, type=kind, inputs=("output",), question="?", labels=words, positive=positive)
+    assert metric.window_rule == rule
+    assert not metric.by_passages
+
+
+def test_passages_combine_as_any_does():
+    metric = Metric.model_validate({**BOOLEAN.model_dump(), "windows": "passages"})
+    assert metric.window_rule == "any"
+    assert metric.by_passages

@@ -86,6 +86,27 @@ def test_a_second_training_writes_the_next_version_with_the_same_weights(worksho
     assert second.folder.name == "2"
 
 
+def test_an_adapter_is_kept_and_calibrated_and_proved_again(workshop, tmp_path):
+    folder, result = workshop
+    path = tmp_path / "metric.yaml"
+    path.write_text(METRIC_YAML.replace("fpr<=0.3@80%", "fpr<=0.4@80%") + "windows: passages\n")
+    again = train_judge(request(folder, out=tmp_path / "judges", metric_path=path), CONFIG.model_copy(update={"adapter": str(result.folder)}))
+    one, other = ((made.folder / "adapter" / "adapter_model.safetensors").read_bytes() for made in (result, again))
+    assert one == other
+    assert any("not trained again" in note for note in again.proof.notes)
+    assert again.proof.judge_figures["auroc"] == result.proof.judge_figures["auroc"]
+    assert load_bundle(again.folder).metric.windows == "passages"
+
+
+def test_an_adapter_is_not_kept_for_another_question(workshop, tmp_path):
+    folder, result = workshop
+    path = tmp_path / "metric.yaml"
+    path.write_text(METRIC_YAML.replace("Does it say buy?", "Does it say sell?"))
+    with pytest.raises(OptionInvalid, match="another question"):
+        train_judge(request(folder, out=tmp_path / "judges", metric_path=path), CONFIG.model_copy(update={"adapter": str(result.folder)}))
+    assert not (tmp_path / "judges" / "says_buy" / "1").exists()
+
+
 def test_an_interrupted_training_resumes_to_the_same_bundle(workshop, tmp_path):
     folder, result = workshop
     asked = []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.errors import InputInvalid, LabelNotOneToken, MetricInvalid
 from snapjudge.model.hub import load_backbone
-from snapjudge.model.prompt import _pieces, _plain, content_windows, render_content, render_readout
+from snapjudge.model.prompt import PASSAGE, _pieces, _plain, content_windows, render_content, render_readout
 from snapjudge.testing import write_tiny_decoder
 
 
@@ -110,6 +110,29 @@ def test_a_long_text_is_read_in_windows_and_a_short_field_stands_in_each(mini):
     for window in content.windows:
         assert len(window) <= mini.content_tokens
         assert any(window[at : at + len(question)] == question for at in range(len(window)))
+
+
+def test_by_passages_a_short_content_is_read_with_every_other_metric(mini):
+    fields = {"input": "Is it safe?", "output": "word " * 150}
+    both = metric(inputs=("input", "output"))
+    assert render_content(fields, both.model_copy(update={"windows": "passages"}), mini) == render_content(fields, both, mini)
+
+
+def test_by_passages_each_field_of_a_long_content_is_read_by_itself_and_whole(mini):
+    fields = {"input": " ".join(f"in{n}" for n in range(300)), "output": " ".join(f"out{n}" for n in range(300))}
+    windows = render_content(fields, metric(inputs=("input", "output"), windows="passages"), mini).windows
+    inputs, outputs = (content_windows({name: value}, mini) for name, value in fields.items())
+    assert max(map(len, windows)) == PASSAGE
+    assert {token for window in windows for token in window} == {token for window in (*inputs, *outputs) for token in window}
+    openings = {window[: len(mini.tokens.begin) + 2] for window in windows}
+    assert openings == {inputs[0][: len(mini.tokens.begin) + 2], outputs[0][: len(mini.tokens.begin) + 2]}
+    product = render_content(fields, metric(inputs=("input", "output")), mini).windows
+    assert sum(map(len, windows)) < sum(map(len, product)), "a sum of windows, not every combination of pieces"
+
+
+def test_by_passages_two_long_fields_do_not_multiply_to_too_many_windows(mini):
+    fields = dict.fromkeys(("input", "output"), "word " * 40_000)
+    assert len(render_content(fields, metric(inputs=("input", "output"), windows="passages"), mini).windows) < 700
 
 
 def test_a_text_that_needs_too_many_windows_is_refused_not_cut(mini):

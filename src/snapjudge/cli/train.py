@@ -21,6 +21,7 @@ def train(
     unlabelled: Annotated[list[Path] | None, typer.Option("--unlabelled", help="examples that the teacher labels; may be repeated")] = None,
     drop_optional: Annotated[float, typer.Option("--drop-optional", help="share of examples also shown without their optional inputs, 0 to 1")] = 0.0,
     noise: Annotated[float, typer.Option("--noise", help="share of examples also shown with typos, other case, tags, padding, ..., 0 to 1")] = 0.0,
+    adapter: Annotated[str, typer.Option("--adapter", help="keep the adapter of a judge: only calibrate and prove it again")] = "",
     backbone: Annotated[str, typer.Option("--backbone", help="mini, a local model folder, or a hub name")] = "mini",
     scope: Annotated[str, typer.Option("--scope", help="auto, readout, all, or backbone: all its weights, kept in the bundle")] = "auto",
     threshold: Annotated[str | None, typer.Option("--threshold", help="threshold rule such as fpr<=0.02@95%, instead of the metric's")] = None,
@@ -69,6 +70,7 @@ def train(
             teacher=teacher,
             drop_optional=drop_optional,
             noise=noise,
+            adapter=adapter,
             fit=fit,
         )
         gates = [Gate.parse(text) for text in gate or ()]

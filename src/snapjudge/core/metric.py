@@ -15,6 +15,7 @@ MetricType = Literal["boolean", "choice", "score", "pairwise"]
 Level = Literal["span", "trace", "session"]
 InputName = Literal["context", "tools", "input", "output", "messages", "a", "b"]
 WindowRule = Literal["any", "all", "mean"]
+Windows = Literal["any", "all", "mean", "passages"]
 
 INPUT_NAMES: tuple[InputName, ...] = ("context", "tools", "input", "output", "messages", "a", "b")  # the canonical order
 LABEL_COUNTS: dict[str, tuple[int, int]] = {"boolean": (2, 2), "choice": (2, 255), "score": (2, 11), "pairwise": (2, 3)}
@@ -40,8 +41,10 @@ class Metric(Frozen):
         description="Label -> answer words, each one token under the backbone. For boolean, the question's yes comes first."
     )
     positive: tuple[str, ...] | str | None = Field(default=None, description="The label (or labels) that is flagged. Boolean: the first label unless said.")
-    windows: WindowRule | None = Field(
-        default=None, description="How windows of long text combine: any (default where a label is flagged), all, or mean (default where none is)."
+    windows: Windows | None = Field(
+        default=None,
+        description="How windows of long text combine: any (default where a label is flagged), all, or mean (default where none is); passages: any, "
+        "in windows of a few sentences, for what one sentence decides.",
     )
     threshold: str | None = Field(default=None, description="How the flagging threshold is chosen, for example fpr<=0.02@95%.")
     escalation: str | None = Field(default=None, description="What the judge may answer itself, for example agreement>=0.95@95%; the rest is escalated.")
@@ -67,7 +70,12 @@ class Metric(Frozen):
     def window_rule(self) -> WindowRule:
         """How windows of a long text combine."""
         assert self.windows is not None
-        return self.windows
+        return "any" if self.windows == "passages" else self.windows
+
+    @property
+    def by_passages(self) -> bool:
+        """Whether a text of more than a few sentences is read in windows shorter than the backbone's."""
+        return self.windows == "passages"
 
     @property
     def positive_labels(self) -> tuple[str, ...]:

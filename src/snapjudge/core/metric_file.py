@@ -136,8 +136,7 @@ def _cross_problems(data: dict[str, Any], reader: _Reader) -> Iterator[Problem]:
     if isinstance(inputs, list):
         yield from _input_problems(kind, data.get("level"), inputs, problem)
         yield from _optional_problems(data, inputs, problem)
-    if data.get("windows") in ("any", "all") and not (kind in ("boolean", "score") or flagged):
-        yield problem(("windows",), _show(data["windows"]), "mean, or a positive label that `any` and `all` can refer to")
+    yield from _window_problems(kind, data.get("windows"), flagged, problem)
     for key, parse in (("threshold", ThresholdRule.parse), ("escalation", ThresholdRule.parse_escalation)):
         rule = data.get(key)
         if isinstance(rule, str):
@@ -179,6 +178,13 @@ def _input_problems(kind: object, level: object, inputs: list[Any], problem: Any
         yield problem(("inputs",), _show(inputs), f"no a or b: those belong to type pairwise; use {', '.join(INPUT_NAMES[:5])}")
     if level == "session" and "messages" not in inputs:
         yield problem(("inputs",), _show(inputs), "messages among the inputs, for level session")
+
+
+def _window_problems(kind: object, windows: object, flagged: list[Any], problem: Any) -> Iterator[Problem]:
+    if windows in ("any", "all", "passages") and not (kind in ("boolean", "score") or flagged):
+        yield problem(("windows",), _show(windows), f"mean, or a positive label that `{windows}` can refer to")
+    if windows == "passages" and kind == "pairwise":
+        yield problem(("windows",), "passages for type pairwise", "any, all or mean: both answers are read together")
 
 
 def _optional_problems(data: dict[str, Any], inputs: list[Any], problem: Any) -> Iterator[Problem]:

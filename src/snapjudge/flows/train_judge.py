@@ -24,6 +24,7 @@ from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.claims import claim_folder
 from snapjudge.flows.distilling import taught
+from snapjudge.flows.kept_adapter import kept_adapter
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import made_with
@@ -99,10 +100,7 @@ class _Training:
         self.unlabelled = read_unlabelled(self.request, self.config, self.metric, self.splits, self._note)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
         self.contents["unlabelled"] = contents_of(self.unlabelled, self.metric, self.backbone)
-        self.variants = [
-            *without_optional(self.splits.train, self.metric, self.config.drop_optional, self.config.fit.seed),
-            *with_noise(self.splits.train, self.metric, self.backbone, self.config.noise, self.config.fit.seed),
-        ]
+        self.variants = [] if self.config.adapter else self._variants()
         self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
         work = self._work_folder()
@@ -122,6 +120,13 @@ class _Training:
         folder = self._write(version, fits, chosen, calibration, proof)
         shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
+
+    def _variants(self) -> list[Example]:
+        """The training examples once more without optional inputs or with noise, as many as were asked for."""
+        return [
+            *without_optional(self.splits.train, self.metric, self.config.drop_optional, self.config.fit.seed),
+            *with_noise(self.splits.train, self.metric, self.backbone, self.config.noise, self.config.fit.seed),
+        ]
 
     def _check_windows(self) -> None:
         """One example's windows are trained on in one piece, so there is a limit; scoring has none of this kind."""
@@ -152,7 +157,9 @@ class _Training:
         return data_digests((*self.request.data, *self.request.test, *self.request.validation, *self.request.calibration, *self.request.unlabelled))
 
     def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
-        """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding."""
+        """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding. Or keep a judge's adapter."""
+        if self.config.adapter:
+            return self._kept()
         if self.config.scope == "backbone":
             return {"readout": self._fit_backbone(work)}, "readout"
         if self.config.scope != "auto":
@@ -175,6 +182,16 @@ class _Training:
         why = "more than one standard error" if better else "not more than one standard error, and a readout adapter shares the reading of the content"
         self._note(f"scope auto kept {'all' if better else 'readout'}: {told}, {why}")
         return fits, "all" if better else "readout"
+
+    def _kept(self) -> tuple[dict[Scope, FitResult], Scope]:
+        """The adapter of a judge as it is, with its figure on the validation split."""
+        adapter, record, told = kept_adapter(self.config.adapter, self.metric, self.readout, self.backbone)
+        self._note(told)
+        question = Question(self.metric, self.readout, adapter)
+        log_p = raw_scores(self.backbone, question, self.contents["validation"], self.progress, "score validation")
+        return {
+            adapter.scope: FitResult(adapter, self._validation(log_p), log_p, record["rate"], record["history"], [told], 0.0, record["seconds"])
+        }, adapter.scope
 
     def _fit_backbone(self, work: Path) -> FitResult:
         """Fit all weights of a copy of the backbone; everything after is scored with the copy, the baselines keep the original."""

@@ -36,6 +36,7 @@ class TrainConfig(Frozen):
     drop_optional: float = Field(default=0.0, ge=0, le=1, description="share of training examples also shown without their optional inputs")
     noise: float = Field(default=0.0, ge=0, le=1, description="share of training examples also shown with noise that must not change a verdict")
     teacher: str = Field(default="", description="a judge, verdict:NAME or open:BACKBONE whose probabilities are learned, too")
+    adapter: str = Field(default="", description="a judge whose adapter is kept: only calibrated and proved again")
     fit: FitConfig = FitConfig()
 
 

@@ -18,6 +18,7 @@ from snapjudge.model.readout import Readout, label_tokens
 from snapjudge.model.tokens import Ids
 
 OVERLAP = 64  # tokens shared by neighbouring windows of a field, at most a quarter of the window
+PASSAGE = 192  # tokens of a window of a metric that reads by passages: about six sentences
 MOST_WINDOWS = 4096
 _TAGS = "|".join((*INPUT_NAMES, "user", "assistant", "system", "tool", "turn"))
 _LOOKALIKE = re.compile(rf"<(\\*)(/?(?:{_TAGS})\b[^<>]*)>", re.IGNORECASE)
@@ -54,6 +55,8 @@ def render_readout(metric: Metric, backbone: Backbone) -> Readout:
 def render_content(inputs: Mapping[str, Any], metric: Metric, backbone: Backbone) -> Content:
     """Token ids of the metric's inputs, which `core.example.check_inputs` has checked."""
     fields: dict[str, Any] = {name: inputs[name] for name in metric.ordered_inputs if name in inputs}
+    if metric.by_passages:
+        return Content(_passages(fields, backbone))
     windows = content_windows(fields, backbone)
     if metric.type != "pairwise":
         return Content(windows)
@@ -63,12 +66,24 @@ def render_content(inputs: Mapping[str, Any], metric: Metric, backbone: Backbone
 
 def content_windows(fields: Mapping[str, Any], backbone: Backbone) -> tuple[Ids, ...]:
     """All windows of a content. Short fields stand whole in every window; fields over their fair share are read piece by piece."""
-    texts = [_Field(name, *_marked(name, fields[name], backbone)) for name in INPUT_NAMES if name in fields]
+    return _windows(_fields(fields, backbone), backbone, backbone.content_tokens)
+
+
+def _passages(fields: Mapping[str, Any], backbone: Backbone) -> tuple[Ids, ...]:
+    """The whole content where it is no longer than a passage, else the passages of each field by themselves."""
+    texts, longest = _fields(fields, backbone), min(PASSAGE, backbone.content_tokens)
+    if len(backbone.tokens.begin) + sum(len(f.before) + len(f.body) + len(f.after) for f in texts) <= longest:
+        return _windows(texts, backbone, longest)
+    return tuple(window for one in texts for window in _windows([one], backbone, longest))
+
+
+def _windows(texts: Sequence["_Field"], backbone: Backbone, longest: int) -> tuple[Ids, ...]:
+    """Windows of at most `longest` tokens, of every combination of the fields' pieces."""
     marks = len(backbone.tokens.begin) + sum(len(f.before) + len(f.after) for f in texts)
-    pieces = _pieces([f.body for f in texts], backbone.content_tokens - marks)
+    pieces = _pieces([f.body for f in texts], longest - marks)
     if (count := _count(pieces)) > MOST_WINDOWS:
         raise InputInvalid(
-            f"the inputs need {count} windows of {backbone.content_tokens} tokens under {backbone.name}",
+            f"the inputs need {count} windows of {longest} tokens under {backbone.name}",
             hint=f"at most {MOST_WINDOWS}; split the text, or use a backbone with a longer window",
         )
     return tuple(
@@ -78,10 +93,14 @@ def content_windows(fields: Mapping[str, Any], backbone: Backbone) -> tuple[Ids,
 
 @dataclass(frozen=True)
 class _Field:
-    name: str
     before: Ids
     body: Ids
     after: Ids
+
+
+def _fields(fields: Mapping[str, Any], backbone: Backbone) -> list[_Field]:
+    """The fields as token ids, in canonical order."""
+    return [_marked(name, fields[name], backbone) for name in INPUT_NAMES if name in fields]
 
 
 def _pieces(bodies: Sequence[Ids], room: int) -> list[list[Ids]]:
@@ -117,14 +136,14 @@ def _count(pieces: Sequence[Sequence[Ids]]) -> int:
     return count
 
 
-def _marked(name: str, value: Any, backbone: Backbone) -> tuple[Ids, Ids, Ids]:
-    """A field's opening mark, body and closing mark as token ids."""
+def _marked(name: str, value: Any, backbone: Backbone) -> _Field:
+    """A field's opening mark, body and closing mark."""
     style, tokens = backbone.style, backbone.tokens
     if name == "messages":
         body = tuple(i for turn in value for i in _turn(turn, backbone))
     else:
         body = tokens.encode(_plain(_tool_lines(value) if name == "tools" else value, style))
-    return tokens.encode(style.open.format(tag=name)), body, (*tokens.encode(style.close.format(tag=name)), *style.after_field)
+    return _Field(tokens.encode(style.open.format(tag=name)), body, (*tokens.encode(style.close.format(tag=name)), *style.after_field))
 
 
 def _turn(turn: Mapping[str, Any], backbone: Backbone) -> Ids:

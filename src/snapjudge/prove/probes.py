@@ -21,7 +21,7 @@ from snapjudge.prove.figures import Figure, group_numbers, share
 
 Expect = Literal["stays", "moves", "told"]
 ROWS = 100
-_LONG, _LONG_ROWS = 4000, 20  # characters of neutral text around a row of the probe for long inputs
+_LONG, _LONG_ROWS = 4000, 50  # characters of neutral text around a row of the probe for long inputs
 _NEUTRAL = (
     "The shelves on the second floor are labelled by year. A box of paper stands by the door. The clock in the hall was set last week. "
     "Two chairs are missing from the meeting room. The printer is on the left. "
@@ -89,7 +89,7 @@ def chosen(examples: Sequence[Example], count: int, seed: int = 0) -> list[Examp
 def variants(examples: Sequence[Example], metric: Metric, seed: int = 0) -> list[Variant]:
     """Rows with noise, and some of them within long text."""
     found = [_changed(name, examples, metric, _noise(name, seed)) for name in NOISES]
-    found.append(_changed("long text around it", examples[:_LONG_ROWS], metric, _long))
+    found.append(_changed("long text around it", examples[:_LONG_ROWS], metric, lambda _row, inputs: amid_pages(inputs)))
     return [one for one in found if one.places]
 
 
@@ -106,7 +106,7 @@ def _noise(name: str, seed: int) -> Callable[[str, Mapping[str, Any]], dict[str,
     return lambda row, inputs: noisy_fields(inputs, name, random.Random(f"{seed}:{name}:{row}"))  # noqa: S311 - reproducible
 
 
-def _long(_row: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def amid_pages(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """One text in the middle of neutral text of several windows."""
     filler = _NEUTRAL * (_LONG // 2 // len(_NEUTRAL))
     return {**inputs, **{field: f"{filler}\n\n{inputs[field]}\n\n{filler}" for field in touchable(inputs, adds=True)[-1:]}}
