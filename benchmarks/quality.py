@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(JUDGES))
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--only-proved", action="store_true", help="beside the baselines of the proofs only; a run without this trains the others later")
-    parser.add_argument("--keep-others", action="store_true", help="a judge built again on the same rows stands beside what was trained on them before")
+    parser.add_argument("--keep-others", action="store_true", help="a judge proved again on the same rows stands beside what was trained on them before")
     options = parser.parse_args()
     data = JudgeData(DATA)
     untuned = load_backbone(options.start)
