@@ -1,6 +1,6 @@
 """What a page of harmless text around a text does to the verdict on it: found alone, found amid, and raised where nothing was.
 
-    python -m benchmarks.long_text                    every built-in judge that flags something; about a minute each
+    python -m benchmarks.long_text                    every built-in judge that flags something; one to three minutes each
     python -m benchmarks.long_text --only toxicity --judges build/judges
 
 300 rows of each judge's test, alone and in the middle of 4,000 letters that say nothing, as the probe of a proof has them. AUROC, recall and false alarms at
@@ -12,17 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, show
+from benchmarks.common import DATA, RESULTS, between, head, record, show
 from benchmarks.contenders import told
 from benchmarks.judge_data import JUDGES, JudgeData, as_examples
-from benchmarks.quality import judged
+from benchmarks.quality import PAGE, judged, known_figures
 from snapjudge.judge import Judge
 from snapjudge.prove.probes import amid_pages, chosen
 from snapjudge.store.bundles import built_in
 
 ROWS = 300
 FIGURES = ("auroc", "recall", "fpr")
-PAGE = ROOT / "docs" / "judges.md"
 
 
 def main() -> None:
@@ -30,8 +29,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(JUDGES))
     parser.add_argument("--judges", type=Path, default=built_in(), help="the folder of the bundles")
     options = parser.parse_args()
-    data, path = JudgeData(DATA), RESULTS / "long_text.json"
-    known: dict[str, Any] = json.loads(path.read_text())["judges"] if path.exists() else {}
+    data, known = JudgeData(DATA), known_figures(RESULTS / "long_text.json")
     for name in options.only:
         judge = Judge.load(options.judges / name / "1")
         if judge.metric.positive_labels and known.get(name, {}).get("digest") != judge.bundle.digest:

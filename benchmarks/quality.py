@@ -33,6 +33,7 @@ from snapjudge.judge import Judge
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.prove.figures import Scored, wilson
+from snapjudge.prove.probes import STEADY
 from snapjudge.prove.proof import Proof, scored
 from snapjudge.prove.report import NAMES
 from snapjudge.train.terms import FitConfig, LogP
@@ -45,7 +46,6 @@ UNSEEN = {
 }
 OTHERS = ("TF-IDF + LR", "embedding of mini + LR", "embedding of untuned mini + LR", "untuned mini")
 PAGE, README = ROOT / "docs" / "judges.md", ROOT / "README.md"
-STEADY = 0.03  # of verdicts that a probe may move
 IN_SHORT = (*TASKS, "tone")  # the kinds are told in docs/judges.md
 
 

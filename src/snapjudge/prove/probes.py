@@ -26,7 +26,7 @@ _NEUTRAL = (
     "The shelves on the second floor are labelled by year. A box of paper stands by the door. The clock in the hall was set last week. "
     "Two chairs are missing from the meeting room. The printer is on the left. "
 )
-_FLIPS_BAD = 0.03
+STEADY = 0.03  # of verdicts that a probe may move
 ABSURD: Mapping[str, str] = {
     "emoji only": "🙂🙃🙂 🚲🌧️",
     "one letter": "x",
@@ -68,7 +68,7 @@ class Probe(Frozen):
     @property
     def fine(self) -> bool:
         """Whether it is what one would want: at most 3 % of verdicts moved."""
-        return self.expect != "stays" or self.rate is None or self.rate.value <= _FLIPS_BAD
+        return self.expect != "stays" or self.rate is None or self.rate.value <= STEADY
 
 
 @dataclass(frozen=True)
