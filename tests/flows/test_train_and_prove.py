@@ -107,6 +107,13 @@ def test_an_adapter_is_not_kept_for_another_question(workshop, tmp_path):
     assert not (tmp_path / "judges" / "says_buy" / "1").exists()
 
 
+def test_an_adapter_is_not_proved_again_on_texts_it_was_trained_on(workshop, tmp_path):
+    folder, result = workshop
+    config = CONFIG.model_copy(update={"adapter": str(result.folder), "fit": CONFIG.fit.model_copy(update={"seed": 7})})
+    with pytest.raises(DataLeak, match="was trained on"):
+        train_judge(request(folder, out=tmp_path), config)
+
+
 def test_an_interrupted_training_resumes_to_the_same_bundle(workshop, tmp_path):
     folder, result = workshop
     asked = []

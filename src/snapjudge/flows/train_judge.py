@@ -86,6 +86,7 @@ class _Training:
                 "the test to that share, precision and F1 are at the test's own"
             )
         self.own_backbone: Path | None = None
+        self.seen_before: list[str] = []  # texts that a kept adapter was trained on
         self.said: list[tuple[float, ...] | None] = []
         self.embedded: dict[str, BaselineData] = {}
         self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
@@ -185,13 +186,15 @@ class _Training:
 
     def _kept(self) -> tuple[dict[Scope, FitResult], Scope]:
         """The adapter of a judge as it is, with its figure on the validation split."""
-        adapter, record, told = kept_adapter(self.config.adapter, self.metric, self.readout, self.backbone)
-        self._note(told)
-        question = Question(self.metric, self.readout, adapter)
+        kept = kept_adapter(self.config.adapter, self.metric, self.readout, self.backbone, self.splits.test, allow_leak=self.config.allow_leak)
+        for note in kept.notes:
+            self._note(note)
+        self.seen_before = kept.seen
+        question = Question(self.metric, self.readout, kept.adapter)
         log_p = raw_scores(self.backbone, question, self.contents["validation"], self.progress, "score validation")
-        return {
-            adapter.scope: FitResult(adapter, self._validation(log_p), log_p, record["rate"], record["history"], [told], 0.0, record["seconds"])
-        }, adapter.scope
+        rate, history, seconds = (kept.record[name] for name in ("rate", "history", "seconds"))
+        found = FitResult(kept.adapter, self._validation(log_p), log_p, rate, history, kept.notes, 0.0, seconds)
+        return {kept.adapter.scope: found}, kept.adapter.scope
 
     def _fit_backbone(self, work: Path) -> FitResult:
         """Fit all weights of a copy of the backbone; everything after is scored with the copy, the baselines keep the original."""
@@ -357,7 +360,7 @@ class _Training:
             calibration=calibration,
             proof=proof,
             run=run,
-            seen=seen_digests(self.splits.train, self.splits.validation, self.splits.calibration, self.unlabelled),
+            seen=[*seen_digests(self.splits.train, self.splits.validation, self.splits.calibration, self.unlabelled), *self.seen_before],
             sources=self._sources(),
             more=folder_files(own),
         )
