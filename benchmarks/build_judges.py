@@ -45,15 +45,10 @@ def build(
 ) -> TrainResult:
     """Train, calibrate and prove one built-in judge; to compare, with another scope than its own, on some of its rows; or with an adapter that is there."""
     judge = JUDGES[name]
-    config = TrainConfig(
-        scope=scope or judge.scope,
-        backbone=backbone,
-        texts=False,
-        fit=FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2),
-        probes=100,
-        noise=NOISE,
-        adapter=adapter,
-    )
+    config = TrainConfig(backbone=backbone, texts=False, probes=100, adapter=adapter)
+    if not adapter:
+        fit = FitConfig(rank=RANK, alpha=2.0 * RANK, epochs=judge.epochs, patience=2)
+        config = config.model_copy(update={"scope": scope or judge.scope, "noise": NOISE, "fit": fit})
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # so that the record of the run names files, not folders of this machine

@@ -25,13 +25,14 @@ from snapjudge.errors import (
 )
 from snapjudge.flows.prove_judge import ProveRequest, prove_judge
 from snapjudge.flows.train_judge import train_judge
-from snapjudge.flows.train_terms import TrainRequest
+from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 from snapjudge.flows.variants import with_noise, without_optional
 from snapjudge.judge import Judge
 from snapjudge.model.prompt import render_content
 from snapjudge.prove.plain import what_it_promises, where_not_to_use_it
 from snapjudge.store.bundles import load_bundle
 from snapjudge.testing import make_examples, write_tiny_decoder
+from snapjudge.train.terms import FitConfig
 from tests.workshop import CONFIG, METRIC_YAML, as_line
 
 
@@ -86,11 +87,16 @@ def test_a_second_training_writes_the_next_version_with_the_same_weights(worksho
     assert second.folder.name == "2"
 
 
+def kept(result, seed=0):
+    """A configuration that trains nothing and keeps the adapter of a judge."""
+    return TrainConfig(adapter=str(result.folder), probes=10, fit=FitConfig(seed=seed))
+
+
 def test_an_adapter_is_kept_and_calibrated_and_proved_again(workshop, tmp_path):
     folder, result = workshop
     path = tmp_path / "metric.yaml"
     path.write_text(METRIC_YAML.replace("fpr<=0.3@80%", "fpr<=0.4@80%") + "windows: passages\n")
-    again = train_judge(request(folder, out=tmp_path / "judges", metric_path=path), CONFIG.model_copy(update={"adapter": str(result.folder)}))
+    again = train_judge(request(folder, out=tmp_path / "judges", metric_path=path), kept(result))
     one, other = ((made.folder / "adapter" / "adapter_model.safetensors").read_bytes() for made in (result, again))
     assert one == other
     assert any("not trained again" in note for note in again.proof.notes)
@@ -103,15 +109,21 @@ def test_an_adapter_is_not_kept_for_another_question(workshop, tmp_path):
     path = tmp_path / "metric.yaml"
     path.write_text(METRIC_YAML.replace("Does it say buy?", "Does it say sell?"))
     with pytest.raises(OptionInvalid, match="another question"):
-        train_judge(request(folder, out=tmp_path / "judges", metric_path=path), CONFIG.model_copy(update={"adapter": str(result.folder)}))
+        train_judge(request(folder, out=tmp_path / "judges", metric_path=path), kept(result))
     assert not (tmp_path / "judges" / "says_buy" / "1").exists()
 
 
 def test_an_adapter_is_not_proved_again_on_texts_it_was_trained_on(workshop, tmp_path):
     folder, result = workshop
-    config = CONFIG.model_copy(update={"adapter": str(result.folder), "fit": CONFIG.fit.model_copy(update={"seed": 7})})
     with pytest.raises(DataLeak, match="was trained on"):
-        train_judge(request(folder, out=tmp_path), config)
+        train_judge(request(folder, out=tmp_path), kept(result, seed=7))
+
+
+def test_what_only_training_reads_is_refused_where_an_adapter_is_kept(workshop, tmp_path):
+    folder, result = workshop
+    config = kept(result).model_copy(update={"scope": "all", "noise": 0.5, "fit": FitConfig(rank=4)})
+    with pytest.raises(OptionInvalid, match="--scope, --noise, --rank, --unlabelled say how to train"):
+        train_judge(request(folder, out=tmp_path, unlabelled=[folder / "new.jsonl"]), config)
 
 
 def test_an_interrupted_training_resumes_to_the_same_bundle(workshop, tmp_path):

@@ -10,10 +10,15 @@ from snapjudge.core.manifest import WHOLE
 from snapjudge.core.metric import Metric
 from snapjudge.errors import OptionInvalid
 from snapjudge.flows.prove_judge import check_unseen
+from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 from snapjudge.judge import Judge
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.readout import Readout
+from snapjudge.train.terms import FitConfig
+
+_TRAINING = ("scope", "teacher", "drop_optional", "noise")  # options that say how an adapter learns, and nothing else
+_FIT = ("rate", "rank", "epochs", "batch", "teacher_share", "temperature")
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,23 @@ class KeptAdapter:
     record: dict[str, Any]
     seen: list[str]
     notes: list[str]
+
+
+def check_untrained(config: TrainConfig, request: TrainRequest) -> None:
+    """Where an adapter is kept, nothing may be asked of a training that does not take place.
+
+    Raises:
+        OptionInvalid: naming every such option.
+    """
+    changed = [name for name in _TRAINING if getattr(config, name) != TrainConfig.model_fields[name].default]
+    changed += [name for name in _FIT if getattr(config.fit, name) != FitConfig.model_fields[name].default]
+    options = [f"--{name.replace('_', '-')}" for name in (*changed, *(["unlabelled"] if request.unlabelled else []))]
+    if config.adapter and options:
+        raise OptionInvalid(
+            f"--adapter keeps {config.adapter} as it is, and {', '.join(options)} {'says' if len(options) == 1 else 'say'} how to train",
+            hint="leave --adapter out to train, or leave these out to calibrate and prove again",
+            received=config.adapter,
+        )
 
 
 def kept_adapter(name: str, metric: Metric, readout: Readout, backbone: Backbone, test: Sequence[Example], *, allow_leak: bool) -> KeptAdapter:

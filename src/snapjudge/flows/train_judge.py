@@ -24,7 +24,7 @@ from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.claims import claim_folder
 from snapjudge.flows.distilling import taught
-from snapjudge.flows.kept_adapter import kept_adapter
+from snapjudge.flows.kept_adapter import check_untrained, kept_adapter
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import made_with
@@ -66,6 +66,7 @@ def train_judge(request: TrainRequest, config: TrainConfig, progress: Progress |
 class _Training:
     def __init__(self, request: TrainRequest, config: TrainConfig, progress: Progress, stop: Callable[[], bool]) -> None:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
+        check_untrained(config, request)
         self.metric = read_metric(request.metric_path)
         self.rule = _rule(config.threshold or self.metric.threshold, self.metric)
         self.escalation = _escalation(config.escalation or self.metric.escalation)
