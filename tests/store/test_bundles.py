@@ -115,6 +115,17 @@ def test_names_find_the_newest_version_or_the_one_asked_for(tmp_path, monkeypatc
             find_bundle(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("tnoe", "did you mean tone?"), ("tone@3", "did you mean tone@10?"), ("nobody", "`snapjudge judges` lists what there is")]
+)
+def test_a_judge_that_is_not_there_is_answered_with_what_is(tmp_path, name, hint):
+    for version in (1, 10):
+        write_bundle(tmp_path, manifest(version), dict(FILES))
+    with pytest.raises(BundleNotFound) as caught:
+        find_bundle(name, [tmp_path])
+    assert str(caught.value.hint).startswith(hint)
+
+
 def failing_disk(monkeypatch, after):
     """The operating system says "no space" at the `after`-th fsync: the last moment at which a full disk can show."""
     import os

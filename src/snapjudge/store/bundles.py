@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
@@ -86,9 +87,17 @@ def find_bundle(name: str | Path, roots: Sequence[Path] | None = None) -> Path:
         )
     raise BundleNotFound(
         f"no judge {str(name)!r} in {', '.join(str(place) for place in places)}",
-        hint="give a bundle's folder, or set SNAPJUDGE_JUDGES to where your judges are",
+        hint=f"{_near(str(name), places)}`snapjudge judges` lists what there is; SNAPJUDGE_JUDGES names other places to look in",
         received=str(name),
     )
+
+
+def _near(name: str, roots: Sequence[Path]) -> str:
+    """What a judge's name that is not there was probably meant to be, to stand before a hint; empty where nothing is like it."""
+    known = {folder.name: version for root in roots[::-1] if root.is_dir() for folder in root.iterdir() if (version := newest_version(folder))}
+    meant = name.partition("@")[0]
+    found = [f"{meant}@{known[meant]}"] if meant in known else get_close_matches(meant, known, 3)
+    return f"did you mean {' or '.join(found)}? " if found else ""
 
 
 def newest_version(folder: Path) -> int | None:
