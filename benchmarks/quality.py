@@ -27,6 +27,7 @@ from snapjudge.core.judgement import Judgement
 from snapjudge.core.progress import Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.flows.calibrating import CalibrationTerms
+from snapjudge.flows.elsewhere import FILE, Elsewhere, ElsewhereFile, Measured
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge
@@ -36,6 +37,7 @@ from snapjudge.prove.figures import Scored, wilson
 from snapjudge.prove.probes import STEADY
 from snapjudge.prove.proof import Proof, scored
 from snapjudge.prove.report import NAMES
+from snapjudge.store.bundles import built_in
 from snapjudge.train.terms import FitConfig, LogP
 
 UNSEEN = {
@@ -89,7 +91,6 @@ def main() -> None:
     parser.add_argument("--keep-others", action="store_true", help="a judge proved again on the same rows stands beside what was trained on them before")
     options = parser.parse_args()
     data = JudgeData(DATA)
-    untuned = load_backbone(options.start)
     path = RESULTS / "quality.json"
     known = known_figures(path)
     for name in options.only:
@@ -98,7 +99,7 @@ def main() -> None:
         beside = name in _BESIDE and not options.only_proved
         if before.get("digest") != judge.bundle.digest or (beside and "untuned mini" not in before["test"]):
             others = before["test"] if options.keep_others and "untuned mini" in before.get("test", {}) else None
-            found = {"digest": judge.bundle.digest, **measured(name, judge, data, untuned if beside else None, others)}
+            found = {"digest": judge.bundle.digest, **measured(name, judge, data, options.start if beside and others is None else "", others)}
             known = {**known_figures(path), name: found}  # read again: another process may measure other judges
             print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
@@ -111,15 +112,15 @@ def known_figures(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())["judges"]) if path.exists() else {}
 
 
-def measured(name: str, judge: Judge, data: JudgeData, untuned: Backbone | None, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+def measured(name: str, judge: Judge, data: JudgeData, start: str, kept: Mapping[str, Any] | None) -> dict[str, Any]:
     """All figures of one judge; without the untuned `mini`, beside the baselines of its proof; or beside others that were kept."""
     metric, parts = judge.metric, data.parts(name)
     test = as_examples(parts["test"], metric)
     proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
     if kept is not None:
         others = {who: figures for who, figures in kept.items() if who != "judge"}
-    elif untuned is not None:
-        others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, untuned)
+    elif start:
+        others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, load_backbone(start))
     else:
         others = proved_beside(proof)
     found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test})}
@@ -234,6 +235,17 @@ def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) ->
         text = between(text, mark, "\n" + "\n".join(rows) + "\n")
     PAGE.write_text(text)
     README.write_text(between(README.read_text(), "built-in", "\n" + "\n".join(short_rows(judges)) + "\n"))
+    found = ElsewhereFile(judges={f"{name}@1": Measured(digest=own["digest"], sets=away(name, own)) for name, own in judges.items()})
+    (built_in() / FILE).write_text(found.model_dump_json(indent=1) + "\n")
+
+
+def away(name: str, own: Mapping[str, Any]) -> tuple[Elsewhere, ...]:
+    """A judge on data sets that it did not learn from: as it ships, and trained again without them."""
+    figure = shown_figure(name)
+    sets = {**own["unseen"], **({f"{own['look-alikes']['rows']} harmless look-alikes": own["look-alikes"]} if "look-alikes" in own else {})}
+    shipped = [Elsewhere(data=file, retrained=False, figures={one: found[one] for one in (figure, "fpr") if one in found}) for file, found in sets.items()]
+    again = [row for row in left_out() if row["task"] == name and figure in row["figures"].get("judge", {})]
+    return (*shipped, *(Elsewhere(data=row["set"], retrained=True, figures={figure: row["figures"]["judge"][figure]}) for row in again))
 
 
 def shown_figure(name: str) -> str:

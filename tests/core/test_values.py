@@ -119,7 +119,7 @@ def test_confidence_for_many_labels_is_zero_at_uniform_and_one_at_certainty():
     assert judge_of("m", metric, Calibration(), [50.0, 0, 0, 0], 1).confidence == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("text", ["fpr<=0.02@95%", "recall>=0.9@99%", "precision>=0.8@90%"])
+@pytest.mark.parametrize("text", ["fpr<=0.02@95%", "fpr<=0.02@95% from 0.5", "recall>=0.9@99%", "precision>=0.8@90%"])
 def test_rules_print_as_they_are_written(text):
     assert str(ThresholdRule.parse(text)) == text
 
@@ -128,7 +128,21 @@ def test_a_rule_may_state_percent():
     assert ThresholdRule.parse("fpr <= 2% @ 95%").bound == 0.02
 
 
-@pytest.mark.parametrize("text", ["", "fpr>=0.02@95%", "fpr<=2@95%", "fpr<=0.02", "f1>=0.9@95%", "fpr<=0.02@100%", "fpr<=0.0.2@95%"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fpr>=0.02@95%",
+        "fpr<=2@95%",
+        "fpr<=0.02",
+        "f1>=0.9@95%",
+        "fpr<=0.02@100%",
+        "fpr<=0.0.2@95%",
+        "fpr<=0.02@95% from 1",
+        "recall>=0.9@95% from 0.5",
+        "fpr<=0.02@95% from .",
+    ],
+)
 def test_a_rule_that_cannot_be_read_says_what_would_be_right(text):
     with pytest.raises(RuleInvalid) as caught:
         ThresholdRule.parse(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from snapjudge.core.metric_file import parse_metric
+from snapjudge.flows.elsewhere import FILE, ElsewhereFile
 from snapjudge.flows.listing import list_judges
 from snapjudge.judge import Judge, Panel
 from snapjudge.model.hub import mini_folder
@@ -119,7 +120,24 @@ def test_a_text_alone_is_asked_about_by_all_that_can_read_it():
     assert "off_topic" in {name.partition("@")[0] for name in json.loads(with_context.stdout)}
 
 
-def test_they_are_listed_with_figures_and_limits(bundles):
-    listed = [one for one in json.loads(run("judges", "--json").stdout) if one["built_in"]]
-    assert {one["judge"].partition("@")[0] for one in listed} == set(bundles)
-    assert all(one["figures"] and one["limits"] for one in listed)
+def test_they_are_listed_with_figures_and_limits_also_on_data_they_did_not_learn_from(bundles):
+    listed = {one["judge"].partition("@")[0]: one for one in json.loads(run("judges", "--json").stdout) if one["built_in"]}
+    assert set(listed) == set(bundles)
+    assert all(one["figures"] and one["limits"] for one in listed.values())
+    away = {one["data"]: one for one in listed["prompt_injection"]["elsewhere"]}
+    assert away["prompt_injection/promptshield"]["figures"]["fpr"][0] > 0.1, "ten times what its own calibration rows promise"
+    assert away["prompt_injection/bipia"]["retrained"]
+    told = run("judges").stdout.partition("prompt_injection@1")[2].partition("refusal@1")[0]
+    assert re.search(r"on data it did not learn from: AUROC 0\.\d\d to [01]\.\d\d on 4 data sets", " ".join(told.split()))
+    shown = run("show", "prompt_injection").stdout
+    assert "- prompt_injection/promptshield: AUROC" in shown
+    assert "- trained again without prompt_injection/bipia: AUROC" in shown
+
+
+def test_what_is_said_of_other_data_is_of_these_bundles(bundles):
+    """`benchmarks.quality` measures again what was built again."""
+    known = ElsewhereFile.model_validate_json((built_in() / FILE).read_bytes()).judges
+    assert {name: one.digest for name, one in known.items()} == {one.name: one.bundle.digest for one in bundles.values()}
+    for name in ("quality.json", "long_text.json"):
+        measured = json.loads((ROOT / "benchmarks" / "results" / name).read_text())["judges"]
+        assert {judge: own["digest"] for judge, own in measured.items()} == {judge: bundles[judge].bundle.digest for judge in measured}, name

@@ -26,7 +26,9 @@ def true_figure(figure, threshold, costs):
     return {"fpr": fpr, "recall": recall, "precision": POSITIVES * recall / flagged if flagged else 1.0}[figure]
 
 
-@pytest.mark.parametrize("text", ["fpr<=0.05@90%", "fpr<=0.2@95%", "recall>=0.8@90%", "precision>=0.7@90%", "cost(fp=1,fn=2)<=0.35@90%"])
+@pytest.mark.parametrize(
+    "text", ["fpr<=0.05@90%", "fpr<=0.2@95%", "fpr<=0.2@95% from 0.5", "recall>=0.8@90%", "precision>=0.7@90%", "cost(fp=1,fn=2)<=0.35@90%"]
+)
 def test_a_threshold_keeps_its_promise_as_often_as_it_says(text):
     rule, rng = ThresholdRule.parse(text), np.random.default_rng(7)
     assert str(rule) == text
@@ -41,6 +43,16 @@ def test_a_threshold_keeps_its_promise_as_often_as_it_says(text):
     slack = 3 * np.sqrt(rule.confidence * (1 - rule.confidence) / DRAWS)
     assert broken / DRAWS <= 1 - rule.confidence + slack
     assert promised > 0.5 * DRAWS, "a promise never made is never broken"
+
+
+@pytest.mark.parametrize("least", [0.3, 0.6, 0.99])
+def test_a_promise_may_be_asked_for_from_a_threshold_on(least):
+    scores, truth = draw(np.random.default_rng(7))
+    plain = choose_threshold(scores, truth, range(ROWS), ThresholdRule.parse("fpr<=0.2@95%"))
+    chosen = choose_threshold(scores, truth, range(ROWS), ThresholdRule.parse(f"fpr<=0.2@95% from {least}"))
+    assert chosen.guaranteed
+    assert chosen.value == max(least, plain.value)
+    assert 0.3 < plain.value < 0.6
 
 
 @pytest.mark.parametrize("bound", [0.8, 0.9])

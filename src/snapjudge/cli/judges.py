@@ -27,6 +27,7 @@ def judges(as_json: AsJson = False) -> None:
 
 def _show(one: "Listed") -> None:
     """A few lines that fit any terminal: what it asks and reads, its figure, where it flags from, its worst limits."""
+    from snapjudge.flows.elsewhere import elsewhere, in_short
     from snapjudge.prove.plain import limits
     from snapjudge.prove.report import NAMES, show_figure
 
@@ -39,7 +40,10 @@ def _show(one: "Listed") -> None:
     reads = ", ".join(f"{name} (if given)" if name in metric.optional else name for name in metric.ordered_inputs)
     told = [] if one.figure is None else [f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])} on its test"]
     told += [f"flags from {threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")] if metric.positive_labels else ["flags nothing"]
-    for line in (f"reads {reads}", "; ".join(told), f"limits: {_shortly(limits(one.proof))}", *([] if one.built_in else [_place(one)])):
+    away = elsewhere(one.bundle)
+    found = [f"on data it did not learn from: {in_short(away)}"] if one.built_in or away else []
+    lines = [f"reads {reads}", "; ".join(told), *found, f"limits: {_shortly(limits(one.proof))}", *([] if one.built_in else [_place(one)])]
+    for line in lines:
         output.print(f"  {line}", style="dim", markup=False)
 
 
@@ -54,6 +58,7 @@ def _place(one: "Listed") -> str:
 
 
 def _as_dict(one: "Listed") -> dict[str, object]:
+    from snapjudge.flows.elsewhere import elsewhere
     from snapjudge.prove.plain import where_not_to_use_it
 
     told: dict[str, object] = {"judge": one.name, "folder": str(one.folder), "built_in": one.built_in}
@@ -68,4 +73,5 @@ def _as_dict(one: "Listed") -> dict[str, object]:
         "threshold": threshold,
         "labels": one.proof.labels,
         "limits": where_not_to_use_it(one.proof),
+        "elsewhere": [found.model_dump(mode="json") for found in elsewhere(one.bundle)],
     }

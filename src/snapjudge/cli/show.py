@@ -13,6 +13,7 @@ def show(
 ) -> None:
     """Verify a bundle and show its metric, its figures and where it comes from."""
     with shown_errors(as_json=as_json):
+        from snapjudge.flows.elsewhere import elsewhere, in_words
         from snapjudge.prove.plain import where_not_to_use_it
         from snapjudge.prove.proof import Proof
         from snapjudge.prove.report import show_figure
@@ -22,7 +23,8 @@ def show(
         proof = Proof.model_validate_json((bundle.folder / "proof.json").read_bytes())
         if as_json:
             nouns = {"manifest": bundle.manifest, "metric": bundle.metric, "calibration": bundle.calibration, "proof": proof}
-            print_json({"folder": str(bundle.folder), "digest": bundle.digest} | {name: noun.model_dump(mode="json") for name, noun in nouns.items()})
+            told = {"folder": str(bundle.folder), "digest": bundle.digest, "elsewhere": [found.model_dump(mode="json") for found in elsewhere(bundle)]}
+            print_json(told | {name: noun.model_dump(mode="json") for name, noun in nouns.items()})
             return
         manifest, metric, threshold = bundle.manifest, bundle.metric, bundle.calibration.threshold
         rows = {
@@ -42,6 +44,10 @@ def show(
             output.print(text, markup=False)
         for name, figure in proof.judge_figures.items():
             output.print(f"[dim]{name:<19}[/dim]{show_figure(figure)}")
+        if away := in_words(elsewhere(bundle)):
+            output.print("On data that it did not learn from:")
+            for line in away:
+                output.print(f"- {line}", markup=False)
         output.print("Do not use it:")
         for limit in where_not_to_use_it(proof):
             output.print(f"- {limit}", markup=False)

@@ -13,33 +13,37 @@ from snapjudge.errors import RuleInvalid
 Guarantee = Literal["fpr", "recall", "precision", "cost", "agreement"]
 _DIRECTION = {"fpr": "<=", "recall": ">=", "precision": ">=", "cost": "<=", "agreement": ">="}
 _NUMBER = r"([0-9.]+)"
-_THRESHOLD = re.compile(rf"^\s*(\w+)\s*(?:\(\s*fp\s*=\s*{_NUMBER}\s*,\s*fn\s*=\s*{_NUMBER}\s*\))?\s*(<=|>=)\s*{_NUMBER}\s*(%?)\s*@\s*{_NUMBER}\s*%\s*$")
+_THRESHOLD = re.compile(
+    rf"^\s*(\w+)\s*(?:\(\s*fp\s*=\s*{_NUMBER}\s*,\s*fn\s*=\s*{_NUMBER}\s*\))?"
+    rf"\s*(<=|>=)\s*{_NUMBER}\s*(%?)\s*@\s*{_NUMBER}\s*%(?:\s*from\s*{_NUMBER})?\s*$"
+)
 _GATE = re.compile(r"^\s*([a-z][a-z0-9_@.]*?)(\.low|\.high)?\s*(<=|>=)\s*([0-9.]+)\s*$")
-_EXAMPLES = "fpr<=0.02@95%, recall>=0.9@95%, precision>=0.8@95% or cost(fp=1,fn=5)<=0.3@95%"
+_EXAMPLES = "fpr<=0.02@95%, fpr<=0.02@95% from 0.5, recall>=0.9@95%, precision>=0.8@95% or cost(fp=1,fn=5)<=0.3@95%"
 
 
 class ThresholdRule(Frozen):
     """`figure` at most or at least `bound` with probability `confidence` over the draw of the calibration data.
 
     `cost` is the mean cost of an example with the two `costs` of a false positive and a false negative; `agreement` the share of right answers among
-    those the judge gives itself.
+    those the judge gives itself. With `least`, no score below it is flagged even where the promise would hold: raising a threshold keeps one on `fpr`.
     """
 
     figure: Guarantee
     bound: float
     confidence: float
     costs: tuple[float, float] | None = None
+    least: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "ThresholdRule":
-        """Parse a rule for the flagging threshold: `fpr<=0.02@95%`, `recall>=0.9@95%`, `precision>=0.8@90%`, `cost(fp=1,fn=5)<=0.3@95%`.
+        """Parse a rule for the flagging threshold: `fpr<=0.02@95%` (`from 0.5`), `recall>=0.9@95%`, `precision>=0.8@90%`, `cost(fp=1,fn=5)<=0.3@95%`.
 
         Raises:
             RuleInvalid: with an example of what would be right.
         """
         found = cls._read(text)
         if found is None or found.figure == "agreement":
-            hint = f"a rule such as {_EXAMPLES}: bound in (0, 1), below the larger cost for cost, confidence from 50 to 99.9 %"
+            hint = f"a rule such as {_EXAMPLES}: bound in (0, 1), below the larger cost for cost, confidence from 50 to 99.9 %, `from` with fpr only"
             raise RuleInvalid(f"threshold rule {text!r} cannot be read", hint=hint, received=text)
         return found
 
@@ -61,20 +65,23 @@ class ThresholdRule(Frozen):
         match = _THRESHOLD.match(text)
         if match is None or match[1] not in _DIRECTION:
             return None
-        figure, fp, fn, sign, number, percent, confidence = match.groups()
+        figure, fp, fn, sign, number, percent, confidence, least = match.groups()
         try:
             bound, sure = float(number) / (100 if percent else 1), float(confidence) / 100
             costs = None if fp is None else (float(fp), float(fn))
+            floor = float(least or 0)
         except ValueError:
             return None
         fits = (costs is not None and max(costs) > bound > 0 and min(costs) > 0) if figure == "cost" else (costs is None and 0 < bound < 1)
+        fits = fits and floor < 1 and (least is None or figure == "fpr")
         if not fits or sign != _DIRECTION[figure] or not 0.5 <= sure < 1:
             return None
-        return cls.model_validate({"figure": figure, "bound": bound, "confidence": sure, "costs": costs})
+        return cls.model_validate({"figure": figure, "bound": bound, "confidence": sure, "costs": costs, "least": floor})
 
     def __str__(self) -> str:
         costs = "" if self.costs is None else f"(fp={self.costs[0]:g},fn={self.costs[1]:g})"
-        return f"{self.figure}{costs}{_DIRECTION[self.figure]}{self.bound:g}@{self.confidence * 100:g}%"
+        least = f" from {self.least:g}" if self.least else ""
+        return f"{self.figure}{costs}{_DIRECTION[self.figure]}{self.bound:g}@{self.confidence * 100:g}%{least}"
 
 
 class Gate(Frozen):

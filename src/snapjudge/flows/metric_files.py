@@ -25,7 +25,8 @@ labels:                         # label -> answer words, each one token; for boo
 positive: violates              # the label that is flagged
 # windows: any                  # how windows of a long text combine: any (default where a label is flagged) | all | mean;
                                 # passages: any, in windows of a few sentences, for what one sentence decides (an insult, a name)
-# threshold: fpr<=0.02@95%      # flag so that at most 2 % of good traffic is flagged, with 95 % confidence; also recall>=0.9@95%, precision>=0.8@95%
+# threshold: fpr<=0.02@95%      # flag so that at most 2 % of good traffic is flagged, with 95 % confidence (... from 0.5: and never below 0.5);
+                                # also recall>=0.9@95%, precision>=0.8@95%
 """
 
 

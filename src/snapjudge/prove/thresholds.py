@@ -2,7 +2,7 @@
 
 For `fpr<=a@c`: thresholds are tried from the strictest down; each tests H: FPR > a by the exact binomial tail of its false positives, and the
 first that cannot be rejected at level 1 - c ends the search. Because the sequence is fixed before the labels are seen, the last threshold
-that passed keeps the promise with probability c over the draw of the calibration data. Knows nothing of judges.
+that passed keeps the promise with probability c over the draw of the calibration data; so does any above it, as `from` asks for. Knows nothing of judges.
 
 `precision` and `agreement` look at the k examples of highest score or confidence, k fixed by the scores alone. `cost` is no rate: its tests use the
 Hoeffding-Bentkus bound of the same paper, outward from the threshold that is best if the probabilities are right.
@@ -70,7 +70,7 @@ def _rate(counted: Floats, bound: float, rule: ThresholdRule) -> Threshold:
         return Threshold(value=FALLBACK, rule=rule, counted=total, needed=max(0, needed))
     # `passed` errors are allowed; the threshold sits just on the safe side of the next counted score. Ties fall on the safe side.
     if rule.figure == "fpr":
-        value = math.nextafter(float(counted[passed]), math.inf) if passed < total else 0.0
+        value = max(rule.least, math.nextafter(float(counted[passed]), math.inf) if passed < total else 0.0)
     else:
         value = float(counted[passed]) if passed < total else 1.0
     # Above 1 where a counted score is 1 and none may be wrong: then nothing is flagged, and the promise holds.
