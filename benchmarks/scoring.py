@@ -77,7 +77,7 @@ def read(metric: Metric, *names: str) -> list[Example]:
 
 
 def as_labels(metric: Metric) -> Metric:
-    """The same question with cross-entropy: levels as labels without an order, a pair in the order given."""
+    """The same question with cross-entropy: levels as labels without an order."""
     return metric.model_copy(update={"type": "choice", "windows": "mean"})
 
 
@@ -162,7 +162,7 @@ def one_order(rows: Sequence[Example]) -> list[Example]:
 def preferences(backbone: Backbone, count: int) -> tuple[dict[str, Any], Adapter]:
     """One order, orders swapped in training, both orders asked and averaged; position bias of each."""
     train, held, test = pairs_of(count)
-    one = as_labels(PREFERRED)
+    one = PREFERRED.in_one_order
     single = one_order(train)
     found: dict[str, Any] = {"pairs": len(single), "test rows": len(test)}
     for name, rows in (("one order in training", single), ("both orders in training", train)):

@@ -105,6 +105,42 @@ def test_yes_and_no_are_drawn_equally_often(folder):
         assert 0.42 < share < 0.58, found
 
 
+def test_tasks_are_drawn_by_their_weights_and_files_by_the_root_of_their_size(folder):
+    one, tasks, files = mixture(folder, weights={"rude": 3.0, "topic": 1.0, "grounded": 0.5, "written": 0.5}), Counter(), Counter()
+    by_text = {plain_text(row.inputs): row.file for row in one.rows["rude"]}
+    for number in range(3000):
+        inputs, asked = one.draw(number)
+        tasks[asked[0].task if asked else "none"] += 1
+        files[by_text.get(plain_text(inputs), "none")] += 1
+    for name, share in (("rude", 0.6), ("grounded", 0.1), ("written", 0.1)):
+        assert 0.85 * share < tasks[name] / 3000 < 1.15 * share, tasks
+    sizes = Counter(row.file for row in one.rows["rude"])
+    expected = (sizes["manners/mail"] / sizes["manners/forum"]) ** 0.5
+    assert 0.75 * expected < files["manners/mail"] / files["manners/forum"] < 1.35 * expected, files
+
+
+def test_now_and_then_a_text_is_asked_what_its_file_never_answers_yes_to(folder):
+    one = mixture(folder)
+    asked = [(plain_text(inputs), posed) for number in range(2000) for inputs, questions in [one.draw(number)] for posed in questions]
+    shop = {plain_text(row.inputs) for row in one.rows["topic"]}
+    wrong = [posed for text, posed in asked if text in shop and posed.task == "rude"]
+    assert len(wrong) > 40
+    assert all((posed.words[posed.answer] in ("no", "kind")) != ("civil" in posed.text.lower()) for posed in wrong)
+
+
+def test_options_and_answer_words_are_listed_in_any_order(folder):
+    one, places, first = mixture(folder), Counter(), Counter()
+    for number in range(2000):
+        for posed in one.draw(number)[1]:
+            if posed.text.startswith("Which") and len(posed.words) == 3:
+                places[posed.answer] += 1
+            if posed.words == ("rude", "kind"):
+                first[posed.text.split()[-3]] += 1
+    assert set(places) == {0, 1, 2}
+    assert max(places.values()) < 0.5 * sum(places.values())
+    assert min(first["rude"], first["kind"]) > 0.3 * sum(first.values())
+
+
 def test_answers_are_those_of_the_labels(folder):
     one = mixture(folder)
     rude = {plain_text(row.inputs): row.answer for row in one.rows["rude"]}

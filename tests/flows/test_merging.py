@@ -78,6 +78,44 @@ def test_a_search_keeps_its_table_and_goes_on(policies, tmp_path, call, trials):
     assert not (tmp_path / ".merge" / TABLE).exists()
 
 
+COUNTING = {
+    "how_often": "type: score\ninputs: [output]\nquestion: How often does it say buy, from 1 to 3?\nlabels: {'1': ['1'], '2': ['2'], '3': ['3']}\n",
+    "more": "type: pairwise\ninputs: [a, b]\nquestion: Which text says buy more often?\nlabels: {a: ['first'], b: ['second']}\n",
+}
+
+
+def test_a_judge_of_scores_and_one_of_pairs_become_one(tmp_path):
+    """As an absolute and a pairwise expert do (Prometheus 2): one adapter rates and prefers, and what each metric has (levels, both orders) stays its own."""
+    amounts = [number % 3 for number in range(160)]
+    texts = [e.inputs["output"].replace("buy", "get") + " buy" * amount for e, amount in zip(make_examples(160, seed=51), amounts, strict=True)]
+    pairs = [(one, (one + 1 + one // 3 % 2) % 160) for one in range(160)]
+    rows = {
+        "how_often": [{"inputs": {"output": text}, "label": str(amount + 1)} for text, amount in zip(texts, amounts, strict=True)],
+        "more": [{"inputs": {"a": texts[x], "b": texts[y]}, "label": "ab"[amounts[x] < amounts[y]]} for x, y in pairs if amounts[x] != amounts[y]],
+    }
+    made, data = [], {}
+    for name, text in COUNTING.items():
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nversion: 1\npolicy: Count.\n{text}")
+        for part, own in (("train", rows[name][:80]), ("new", rows[name][80:])):
+            (tmp_path / f"{name}.{part}.jsonl").write_text("\n".join(json.dumps({"id": str(n), **row}) for n, row in enumerate(own)))
+        data[name] = [tmp_path / f"{name}.new.jsonl"]
+        made.append(train_judge(TrainRequest(tmp_path / f"{name}.yaml", [tmp_path / f"{name}.train.jsonl"], tmp_path / "judges"), CONFIG))
+    names = [str(one.folder) for one in made]
+    result = merge_judges(MergeRequest(names, data, tmp_path / "both", fixed=MergeConfig(weights=(1, 1)), rank=8, allow_leak=True))
+    score, pair = (Judge.load(path) for path in result.folders)
+    assert len({(path / "adapter" / "adapter_model.safetensors").read_bytes() for path in result.folders}) == 1
+    assert "pearson" in result.proofs[0].judge_figures
+    assert 0 <= score.score(output="buy buy").score <= 1
+    given, turned = pair.score(a="please buy", b="thank you"), pair.score(a="thank you", b="please buy")
+    assert given.probabilities["a"] == pytest.approx(turned.probabilities["b"], abs=1e-6)
+    probes = {probe.name: probe for probe in made[1].proof.probes}
+    assert probes["answers in the other order"].rate.value == 0
+    bias = probes["position bias of one order"]
+    assert bias.fine, "told, not judged: the judge asks both orders"
+    assert "the first place wins" in bias.note
+    assert 0 < bias.rows <= 10
+
+
 def test_what_cannot_be_merged_is_refused(policies, workshop, tmp_path):
     folder, names, data = policies
     for request, match in (

@@ -14,7 +14,7 @@ from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.prompt import content_windows, render_readout
 from snapjudge.model.training_passes import WholePass
 from snapjudge.testing import FAMILIES, make_examples, write_tiny_decoder
-from snapjudge.train.multitask import Drawn, WholeConfig, losses_of, train_whole
+from snapjudge.train.multitask import Drawn, WholeConfig, _packs, losses_of, train_whole
 from snapjudge.train.save import save_backbone
 
 QUESTIONS = ("buy?", "polite or not?", "good?")
@@ -140,6 +140,36 @@ def test_it_learns_and_the_folder_it_is_saved_to_loads_again(tmp_path):
     work = asked(backbone)
     for one, other in zip(backbone.read_whole(work)[0], again.read_whole(work)[0], strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("most", [64, 200, 10_000])
+def test_contents_of_like_length_share_a_pass_of_bounded_size(most):
+    backbone = load_backbone(str(mini_folder()))
+    readout = readouts_of(backbone)[0]
+    drawn = [Drawn(tuple(range(5, 5 + length)), (readout,), ((1.0, 0.0),), ("buy",)) for length in (9, 150, 30, 31, 8, 149, 300, 10)]
+    packs = _packs(drawn, most)
+    lengths = [[len(one.content) for one in pack] for pack in packs]
+    assert sorted(length for pack in lengths for length in pack) == sorted(len(one.content) for one in drawn)
+    assert all(sum(one.tokens for one in pack) <= most or len(pack) == 1 for pack in packs)
+    assert [length for pack in lengths for length in pack] == sorted(length for pack in lengths for length in pack)
+    assert len(packs) == {64: 6, 200: 4, 10_000: 1}[most]
+
+
+def test_the_best_look_is_kept_and_patience_ends_what_no_longer_learns(tmp_path):
+    backbone, seen = load_backbone(str(mini_folder())), []
+    figures = iter([0.6, 0.8, 0.7, 0.75, 0.9])
+
+    def look():
+        seen.append({name: weight.detach().clone() for name, weight in backbone.model.named_parameters()})
+        return {"buy": next(figures)}
+
+    config = CONFIG.model_copy(update={"steps": 10, "look_every": 2, "keep_best": True, "patience": 2})
+    result = train_whole(backbone, draws_of(backbone), config, look=look, state=tmp_path / "state.safetensors", progress=Silent())
+    assert [entry["step"] for entry in result.history] == [2, 4, 6, 8], "0.9 is never looked at"
+    assert result.best == 4
+    for name, weight in backbone.model.named_parameters():
+        assert torch.equal(weight, seen[1][name]), name
+    assert not all(torch.equal(weight, seen[3][name]) for name, weight in backbone.model.named_parameters())
 
 
 def test_an_anchor_keeps_the_embeddings_that_training_would_move(tmp_path):

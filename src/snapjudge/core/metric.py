@@ -109,6 +109,11 @@ class Metric(Frozen):
         swap = {"a": "b", "b": "a"}
         return tuple(names.index(swap.get(name, name)) for name in names)
 
+    @property
+    def in_one_order(self) -> "Metric":
+        """A pair's question asked once, in the order given: a choice of the same labels, to be held against both orders averaged."""
+        return self.model_copy(update={"type": "choice", "windows": "mean"})
+
     def score_of(self, probabilities: Mapping[str, float]) -> float:
         """The one number 0..1 of a judgement: P(positive labels); a score's mean level; a pair's P(a) + P(tie)/2; else P of the best label."""
         values = [probabilities[name] for name in self.labels]

@@ -11,7 +11,7 @@ from snapjudge.core.progress import Progress
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.prompt import render_content, render_readout
 from snapjudge.model.reading import Question, read_contents
-from snapjudge.prove.probes import Probe, Variant, absurd, absurd_inputs, chosen, compared, contrast, mirrored, neighbours, variants, wordings
+from snapjudge.prove.probes import Probe, Variant, absurd, absurd_inputs, chosen, compared, contrast, mirrored, neighbours, position_bias, variants, wordings
 
 _ALONE = 12
 
@@ -49,11 +49,21 @@ def probe_judge(
         variant = Variant(f"question: {name}", tuple(range(len(some))), ())
         found.append(compared(variant, some, before, [whole[places[example.id]][number] for example in some], metric))
     if metric.type == "pairwise":
-        found.append(mirrored(some, before, judged([{**e.inputs, "a": e.inputs["b"], "b": e.inputs["a"]} for e in some], some)))
+        given, turned = [example.inputs for example in some], [{**example.inputs, "a": example.inputs["b"], "b": example.inputs["a"]} for example in some]
+        found.append(mirrored(some, before, judged(turned, some)))
+        found.append(position_bias(some, *(_once(question, inputs, backbone) for inputs in (given, turned))))
     alone = [judged([example.inputs], [example])[0] for example in some[:_ALONE]]
     found += [neighbours(alone, before[:_ALONE])]
     found += [one for one in (contrast(examples, everything, metric), absurd(judged(absurd_inputs(metric)), metric)) if one is not None]
     return tuple(found)
+
+
+def _once(question: Question, inputs: Sequence[dict[str, Any]], backbone: Backbone) -> list[Judgement]:
+    """Pairs judged in the order given alone, uncalibrated: a calibration of pairs treats both sides alike and turns no verdict."""
+    metric = question.metric.in_one_order
+    asked = (Question(metric, question.readout, question.adapter),)
+    work = ((render_content(one, metric, backbone), asked) for one in inputs)
+    return [judge_of("", metric, Calibration(), readings[0].log_p, readings[0].windows) for readings in read_contents(backbone, work)]
 
 
 def _reworded(question: Question, wording: str, backbone: Backbone) -> Question:

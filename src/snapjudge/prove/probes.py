@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from snapjudge.core.example import Example
 from snapjudge.core.frozen import Frozen
@@ -147,11 +148,24 @@ def neighbours(alone: Sequence[Judgement], together: Sequence[Judgement]) -> Pro
     return Probe(name="batch neighbours", expect="stays", rows=len(moved), rate=rate, note="equal to the last bit" if not moved.any() else "scores differ")
 
 
+def _unturned(before: Sequence[Judgement], swapped: Sequence[Judgement]) -> NDArray[np.bool_]:
+    """Which verdicts do not change sides where the answers change places."""
+    other = {"a": "b", "b": "a"}
+    return np.array([other.get(a.label, a.label) != b.label for a, b in zip(before, swapped, strict=True)], dtype=bool)
+
+
 def mirrored(examples: Sequence[Example], before: Sequence[Judgement], swapped: Sequence[Judgement]) -> Probe:
     """A pair with its answers in the other order: the verdict must change sides."""
-    other = {"a": "b", "b": "a"}
-    moved = np.array([other.get(a.label, a.label) != b.label for a, b in zip(before, swapped, strict=True)])
+    moved = _unturned(before, swapped)
     return Probe(name="answers in the other order", expect="stays", rows=len(moved), rate=share(moved, group_numbers([e.group for e in examples])))
+
+
+def position_bias(examples: Sequence[Example], given: Sequence[Judgement], swapped: Sequence[Judgement]) -> Probe:
+    """Pairs asked once in each order: how often the place of an answer decides, which asking both orders and averaging takes away."""
+    turned = _unturned(given, swapped)
+    first = np.mean([one.label == "a" for one in (*given, *swapped)]) if given else 0.0
+    note = f"verdicts that turn with the order where it is asked in one only; the first place wins {first:.0%}. The judge asks both"
+    return Probe(name="position bias of one order", expect="told", rows=len(turned), rate=share(turned, group_numbers([e.group for e in examples])), note=note)
 
 
 def contrast(examples: Sequence[Example], judgements: Sequence[Judgement], metric: Metric) -> Probe | None:
