@@ -148,3 +148,10 @@ def test_judges_with_backbones_of_their_own_merge_whole(policies, tmp_path):
     for judge, proof in zip((one, two), result.proofs, strict=True):
         for worst in proof.worst[:2]:
             assert judge.score(**worst.inputs).score == worst.score
+    searched = merge_judges(MergeRequest(judges, data, tmp_path / "found", SearchConfig(trials=3, methods=("linear", "dare"))))
+    assert len(searched.search.trials) == 3
+    assert {trial.config.method for trial in searched.search.trials} <= {"linear", "dare"}
+    table = (searched.folders[0] / TABLE).read_text().splitlines()
+    assert len(table) == 1 + 3
+    best = max(searched.search.trials, key=lambda trial: sum(trial.figures.values()))
+    assert sum(searched.search.best.figures.values()) == sum(best.figures.values())

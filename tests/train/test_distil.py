@@ -13,7 +13,7 @@ from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
 from snapjudge.judge import Judge
-from snapjudge.testing import make_examples
+from snapjudge.testing import make_examples, write_tiny_decoder
 from snapjudge.train.distil import distillation_loss
 from tests.workshop import CONFIG, METRIC_YAML, as_line
 
@@ -64,7 +64,23 @@ def test_a_verdict_column_teaches_and_labels_what_has_no_label(folder):
     assert run["config"]["teacher"] == "verdict:gpt"
 
 
-def test_a_judge_teaches_across_backbones(folder, workshop):
+def test_an_adapter_on_another_backbone_teaches_one_on_mini(folder):
+    other = CONFIG.model_copy(update={"backbone": str(write_tiny_decoder(folder / "tiny", "llama")), "probes": 0})
+    teacher = train(folder, other)
+    metric = read_metric(folder / "metric.yaml")
+    examples = read_examples([folder / "data.jsonl"], metric)
+    said = [tuple(answer.probabilities.values()) for answer in Judge.load(teacher.folder).score_many(one.inputs for one in examples)]
+    assert taught(str(teacher.folder), examples, metric, Silent()).said == said
+    config = CONFIG.model_copy(update={"teacher": str(teacher.folder), "probes": 0})
+    student = train_judge(TrainRequest(folder / "metric.yaml", [folder / "data.jsonl"], folder / "students", unlabelled=[folder / "more.jsonl"]), config)
+    alone = train_judge(TrainRequest(folder / "metric.yaml", [folder / "data.jsonl"], folder / "alone"), CONFIG.model_copy(update={"probes": 0}))
+    assert Judge.load(student.folder).backbone.digest != Judge.load(teacher.folder).backbone.digest
+    assert any(f"taught by {Judge.load(teacher.folder).name}" in note for note in student.proof.notes)
+    name = "adapter/adapter_model.safetensors"
+    assert (student.folder / name).read_bytes() != (alone.folder / name).read_bytes()
+
+
+def test_what_a_teacher_says_is_what_it_would_answer(folder, workshop):
     _, teacher = workshop
     metric = read_metric(folder / "metric.yaml")
     examples = read_examples([folder / "data.jsonl"], metric)

@@ -57,6 +57,25 @@ def test_ties_is_that_of_peft(density):
         assert torch.allclose(found[name], base[name] + merge_utils.disjoint_merge(stacked, agree), atol=1e-5)
 
 
+def test_weighted_ties_counts_each_agreeing_model_by_its_weight():
+    """By hand: signs elected by the weighted sum; of those that agree, the mean by weight."""
+    base = {"x": torch.zeros(4)}
+    models = [{"x": torch.tensor([1.0, 2.0, -4.0, 0.0])}, {"x": torch.tensor([3.0, -1.0, 1.0, 5.0])}]
+    found = merge_weights(models, MergeConfig(method="ties", weights=(3, 1), density=1.0), base)["x"]
+    assert found.tolist() == [(3 * 1 + 1 * 3) / 4, 2.0, -4.0, 5.0]
+    found = merge_weights(models, MergeConfig(method="ties", weights=(1, 3), density=1.0, scale=2), base)["x"]
+    assert found.tolist() == [2 * (1 + 9) / 4, 2 * -1.0, 2 * -4.0, 2 * 5.0]
+
+
+def test_dare_with_ties_is_ties_of_what_was_kept():
+    base = {"x": torch.zeros(300, 300)}
+    models = [{"x": torch.ones(300, 300)}, {"x": -torch.ones(300, 300)}]
+    found = merge_weights(models, MergeConfig(method="dare_ties", weights=(2, 1), density=0.5), base)["x"]
+    assert set(found.unique().tolist()) == {-2.0, 0.0, 2.0}, "the sign with more weight, the other alone where that was dropped, or nothing"
+    shares = [float((found == value).float().mean()) for value in (2.0, -2.0, 0.0)]
+    assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.01)
+
+
 def test_dare_keeps_its_share_and_the_mean():
     base = {"x": torch.zeros(400, 400)}
     models = [{"x": torch.ones(400, 400)}, {"x": torch.ones(400, 400)}]
@@ -147,9 +166,8 @@ def test_a_search_finds_the_hill_and_goes_on_where_it_stopped(tmp_path, strategy
     assert [(t.config, t.figures, t.part) for t in resumed.trials] == [(t.config, t.figures, t.part) for t in whole.trials]
     assert len(looks) == 30 - 11
     assert whole.best.part is None
-    if strategy == "tpe":
-        share = whole.best.config.weights[0] / sum(whole.best.config.weights)
-        assert abs(share - 0.45) < 0.15  # where the mean of both is highest
+    share = whole.best.config.weights[0] / sum(whole.best.config.weights)
+    assert abs(share - 0.45) < (0.15 if strategy == "tpe" else 0.3)  # where the mean of both is highest; a bandit has fewer arms than that has places
     with pytest.raises(RunConflict):
         search(hill, 2, config.model_copy(update={"seed": 5}), path=tmp_path / "cut.jsonl", progress=Silent())
 
