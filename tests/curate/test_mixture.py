@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from snapjudge.curate.mixture import Mixture
 from snapjudge.curate.recipe import Recipe, read_recipe, read_templates
 from snapjudge.curate.surface import surface_question
 from snapjudge.errors import OptionInvalid
+from tests.conftest import shared
 
 TASKS = {
     "rude": {
@@ -227,8 +229,6 @@ def test_answer_words_stay_words():
 
 def test_the_recipe_of_mini_asks_only_what_its_words_can_answer(mini):
     """Every wording fits the readout and every answer word is one token."""
-    from pathlib import Path
-
     from snapjudge.curate.mixture import Posed
     from snapjudge.flows.pretrain import Asking
 
@@ -241,6 +241,15 @@ def test_the_recipe_of_mini_asks_only_what_its_words_can_answer(mini):
         for choice in task.choices:
             words = tuple(sorted(set(choice.names.values())))
             assert asking.question(Posed(choice.ask[0].format(options=", ".join(words[:9])), words, 0, name)) is not None, (name, words)
+
+
+def test_the_recipe_of_mini_reads_every_file_that_may_train_a_published_model_and_no_other():
+    table = shared("data/README.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ") and ".train.jsonl" in line]
+    may = {name.removesuffix(".train.jsonl"): published == "yes" for name, *_, published in rows}
+    read = set(read_recipe(Path(__file__).resolve().parents[2] / "recipes" / "mini" / "recipe.yaml").files)
+    assert sum(may.values()) > 40
+    assert read == {name for name, published in may.items() if published}
 
 
 def test_templates_are_filled_and_unknown_slots_named(folder):

@@ -6,7 +6,7 @@ Draw n is always the same content with the same questions, so that a run can sto
 import ast
 import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -137,6 +137,7 @@ class Mixture:
         self._files: dict[str, list[Row]] = {}
         kept = [name for name in recipe.tasks if name not in self._without]
         self.tasks = {name: recipe.tasks[name].model_copy(update={"weight": given.get(name, recipe.tasks[name].weight)}) for name in kept}
+        self.too_long: Counter[str] = Counter()  # rows by file that are longer than their task reads, whatever the tokenizer
         self.rows: dict[str, list[Row]] = {}
         self.held_back: dict[str, list[Row]] = {}
         self.sides: dict[str, dict[str, _Side]] = {}
@@ -190,6 +191,7 @@ class Mixture:
             rows += [Row(inputs, label, (category,), file, f"{file}:{number}", answer=label == task.yes) for number, inputs, label, category in made]
         for made_spec in task.made:
             rows += self._made(made_spec, task)
+        self.too_long.update(row.file for row in rows if length_of(row.inputs) > most)
         rows = [row for row in rows if length_of(row.inputs) <= most]
         self.held_back[name] = [row for row in rows if _held(row)]
         kept = self.rows[name] = [row for row in rows if not _held(row)]

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from snapjudge.core.example import length_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.mixture import Mixture, Posed
@@ -110,6 +111,7 @@ class _Pretraining:
         if self.mask is not None:
             self.backbone.content_mask = self.mask
         self.asking = Asking(self.backbone)
+        self.too_long = self._too_long()
         began = time.monotonic()
         result = train_whole(
             self.backbone,
@@ -143,6 +145,20 @@ class _Pretraining:
             "config": self.config.model_dump(mode="json"),
         }
         claim_folder(self.work, record, _WHAT, resume=request.resume, restart=request.restart)
+
+    def _too_long(self) -> dict[str, str]:
+        """For each file with rows that are longer than its task reads, how many of how many: they are never drawn, and another is in their place."""
+        long, rows = self.mixture.too_long.copy(), self.mixture.too_long.copy()
+        for name, own in self.mixture.rows.items():
+            most = self.mixture.longest(name)
+            for row in own:
+                rows[row.file] += 1
+                if length_of(row.inputs) > most // 2:  # a text has at least so many letters as tokens; fields and tools add some
+                    long[row.file] += self.asking.content(row.inputs).tokens > most
+        found = {file: f"{count} of {rows[file]}" for file, count in sorted(long.items()) if count}
+        for file, count in found.items():
+            self.progress.say(f"{file}: {count} rows are longer than their task reads, and left out")
+        return found
 
     def _options(self) -> dict[str, Any]:
         request = self.request
@@ -178,6 +194,7 @@ class _Pretraining:
             "request": self._options(),
             "config": self.config.model_dump(),
             "rows": {name: len(some) for name, some in self.mixture.rows.items()},
+            "too_long": self.too_long,
             "licences": self.mixture.licences,
             "tokens": result.tokens,
             "questions": result.questions,
