@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
 _VALIDATION = 20  # one group in so many, where the backbone held back too little
-_WRITTEN = 2000  # rows of unseen templates
+_WRITTEN, _WRITTEN_KINDS = 2000, 800  # rows of unseen templates: of personal data, of kinds of toxicity
 _BEGINNING = 200  # letters within which a refusal declines
 _DECLINES = re.compile(
     r"\bi(?:'m| am) (?:\w+ )?sorry|\bi apologi[sz]e|\bi can(?:'|no|\u2019)t|\bi cannot|\bi(?:'m| am) not able|\bi won't|\bi will not|\bas an ai\b"
@@ -83,11 +83,20 @@ def _hazard(row: Row) -> str | None:
 
 
 def _toxic_kind(row: Row) -> str | None:
-    """Where the file says what kind it is."""
+    """Where the file says what kind it is, or is of one kind only.
+
+    Toxic comments of Toxic Spans are of kinds that nobody has told, so its harmless ones are left out, too: alone they would teach that such comments are none.
+    """
+    if row.file.endswith("toxic_spans"):
+        return None
     if row.answer is False:
         return "none"
+    if row.file.endswith(("toxigen", "implicit_hate")):
+        return "hate"
     kinds = {
         "hate": "hate",
+        "insult": "insult",
+        "threat": "threat",
         "offensive": "offensive",
         "threateninglanguage": "threat",
         "derogation": "hate",
@@ -132,7 +141,7 @@ class BuiltIn:
 
 JUDGES: dict[str, BuiltIn] = {
     "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000),
-    "toxicity_category": BuiltIn("toxicity", _toxic_kind),
+    "toxicity_category": BuiltIn("toxicity", _toxic_kind, 6000),
     "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 6000),
     "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard),
     "unsafe_response": BuiltIn("unsafe_response", _yes_or_no("unsafe", "safe")),
@@ -229,17 +238,11 @@ class JudgeData:
         """
         if name == "refusal":
             return self.answers(part)
-        if JUDGES[name].task == "pii":
-            rng = random.Random(self.seed)  # noqa: S311 - reproducible data
-            if part == "dev":
-                return rng.sample(self.templates("pii_unseen"), _WRITTEN)
-            return self.templates("pii_written") if name in _BY_DIGITS else []
-        if name == "off_topic":
-            return self.templates("off_topic_written") if part == "train" else []
-        if JUDGES[name].label is not _hazard:
-            return []
-        code = self.templates("code_abuse" if part == "train" else "code_abuse_unseen")
-        return [*code, *(self.hazardous_answers(part) if name == "unsafe_response_category" else ())]
+        file, most = _written_for(name, part)
+        rows = self.templates(file) if file else []
+        if most:
+            rows = random.Random(self.seed).sample(rows, most)  # noqa: S311 - reproducible data
+        return [*rows, *(self.hazardous_answers(part) if name == "unsafe_response_category" else ())]
 
     def hazardous_answers(self, part: str) -> list[Row]:
         """Answers with the hazard of their question where people found them harmful, and answers that they found harmless, each text once."""
@@ -274,6 +277,18 @@ class JudgeData:
                 meta = {"source": row.file, "group": row.group, "category": ",".join(one for one in row.categories if one != "None"), "licence": licence}
                 found.append({"id": f"{row.file}:{number}", "inputs": inputs, "label": label, "meta": meta})
         return found
+
+
+def _written_for(name: str, part: str) -> tuple[str, int]:
+    """The templates that a judge has for training or for calibration and test, and how many of their rows (0: all)."""
+    dev = part == "dev"
+    if JUDGES[name].task == "pii":
+        return ("pii_unseen", _WRITTEN) if dev else ("pii_written" if name in _BY_DIGITS else "", 0)
+    if JUDGES[name].label is _toxic_kind:
+        return ("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else ("toxic_kinds", 0)
+    if JUDGES[name].label is _hazard:
+        return ("code_abuse_unseen" if dev else "code_abuse"), 0
+    return ("off_topic_written" if name == "off_topic" and not dev else ""), 0
 
 
 def _number(group: str, salt: str, parts: int) -> int:
