@@ -103,6 +103,7 @@ def main() -> None:
             known = {**known_figures(path), name: found}  # read again: another process may measure other judges
             print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
+    known = {name: {**own, **of_proof(name)} for name, own in known.items()}
     record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
     write_page(known, reached(known))
 
@@ -131,9 +132,18 @@ def measured(name: str, judge: Judge, data: JudgeData, start: str, kept: Mapping
     if lookalikes:
         flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({"input": text} for text in lookalikes)]
         found["look-alikes"] = {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}
-    found["probes"] = {probe.name: [probe.rate.value, probe.rate.low, probe.rate.high] for probe in proof.probes if probe.rate and probe.expect == "stays"}
-    found["promises"] = [promise.model_dump(mode="json") for promise in proof.promises]
     return found
+
+
+def of_proof(name: str) -> dict[str, Any]:
+    """What the page tells of a judge's proof: verdicts that probes moved, pairs that look alike and have different labels, promises."""
+    proof = Proof.model_validate_json((built_in() / name / "1" / "proof.json").read_bytes())
+    rates = [(probe, [round(value, 4) for value in (probe.rate.value, probe.rate.low, probe.rate.high)]) for probe in proof.probes if probe.rate]
+    return {
+        "probes": {probe.name: rate for probe, rate in rates if probe.expect == "stays"},
+        "contrast": next(({"pairs": probe.rows, "both right": rate} for probe, rate in rates if probe.expect == "moves"), None),
+        "promises": [promise.model_dump(mode="json") for promise in proof.promises],
+    }
 
 
 def trained_beside(judge: Judge, parts: Mapping[str, Sequence[Example]], untuned: Backbone) -> dict[str, dict[str, list[float]]]:
@@ -206,6 +216,7 @@ def reached(judges: Mapping[str, Any]) -> list[dict[str, Any]]:
         if value is not None:
             row["met"] = value[0] <= goal.goal if goal.below else value[0] >= goal.goal
             if goal.over_tfidf and "TF-IDF + LR" in found:
+                row["asked over TF-IDF"] = goal.over_tfidf
                 row["over TF-IDF"] = round(value[0] - found["TF-IDF + LR"][0], 4)
                 row["met"] = row["met"] and row["over TF-IDF"] >= goal.over_tfidf
         rows.append(row)
@@ -271,7 +282,8 @@ def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
         found, sign = row["reached"], "≤" if row["figure"] in ("ece", "fpr") else "≥"
         told_by = " | ".join(show(found.get(name)) for name in ("judge", *OTHERS))
         verdict = {True: "met", False: "**missed**", None: "not measured"}[row.get("met")]
-        lines.append(f"| {row['judge']} | {row['figure']} | {row['where']} | {sign} {row['goal']:g} | {told_by} | {verdict} |")
+        asked = f"{sign} {row['goal']:g}" + (f", and {row['asked over TF-IDF']:g} over TF-IDF ({row['over TF-IDF']:+.3f})" if "over TF-IDF" in row else "")
+        lines.append(f"| {row['judge']} | {row['figure']} | {row['where']} | {asked} | {told_by} | {verdict} |")
     return lines
 
 
@@ -288,6 +300,7 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
         "embedding, untuned",
         "adapter, untuned",
         "ECE",
+        "look-alikes, both right",
     )
     for name in JUDGES:
         if name in judges:
@@ -296,7 +309,9 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
             cells = " | ".join(
                 [show(own["test"]["judge"].get(figure)), show(within(own, figure)), *(show(own["test"].get(who, {}).get(figure)) for who in OTHERS)]
             )
-            lines.append(f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {show(own['test']['judge'].get('ece'))} |")
+            lines.append(
+                f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {show(own['test']['judge'].get('ece'))} | {show((own['contrast'] or {}).get('both right'))} |"
+            )
     return lines
 
 
