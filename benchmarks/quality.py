@@ -309,9 +309,8 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
             cells = " | ".join(
                 [show(own["test"]["judge"].get(figure)), show(within(own, figure)), *(show(own["test"].get(who, {}).get(figure)) for who in OTHERS)]
             )
-            lines.append(
-                f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {show(own['test']['judge'].get('ece'))} | {show((own['contrast'] or {}).get('both right'))} |"
-            )
+            last = " | ".join((show(own["test"]["judge"].get("ece")), show((own["contrast"] or {}).get("both right"))))
+            lines.append(f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {last} |")
     return lines
 
 
