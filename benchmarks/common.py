@@ -79,11 +79,16 @@ def fit_judge(
     config: FitConfig,
     metric: Metric = TOXICITY,
     judged_as: Metric | None = None,
+    teacher: Sequence[tuple[float, ...] | None] = (),
 ) -> FitResult:
-    """Fit an adapter as `train` does; the epoch is picked by the metric's main figure (or that of `judged_as`) on the validation examples."""
+    """Fit an adapter as `train` does; the epoch is picked by the metric's main figure (or that of `judged_as`) on the validation examples.
+
+    Args:
+        teacher: probabilities for each training example, of which those without a label learn from them alone.
+    """
     judged_as = judged_as or metric
     readout, name = render_readout(metric, backbone), main_figure(judged_as)
-    data = FitData(contents_of(train, metric, backbone), [example.target or () for example in train], contents_of(validation, metric, backbone))
+    data = FitData(contents_of(train, metric, backbone), [example.target for example in train], contents_of(validation, metric, backbone), teacher)
 
     def validate(log_p: Sequence[tuple[float, ...]]) -> Validation:
         found = figures(scored(log_p, Calibration(), judged_as, validation)[0], judged_as, draws=50)
