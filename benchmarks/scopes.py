@@ -1,11 +1,11 @@
 """What reading once costs and saves: a relation between two texts judged by an adapter on the readout, one on every token, and all weights.
 
     python -m benchmarks.scopes                         groundedness; about an hour on one core
-    python -m benchmarks.scopes --judge tool_selection
+    python -m benchmarks.scopes --judge tool_selection --rows 1000 --scopes readout all
 
 The same rows, `mini`, three scopes of `snapjudge train`, and beside them the built-in judge, which learned from more rows. Figures on the test rows and on sets
 that no training may use; seconds to fit; and the time of one judgement, and of eight judges' on the same content: a readout adapter shares the reading, the
-others read for themselves. What is trained stays in build/scopes, and is not trained again.
+others read for themselves. What is trained stays in build/scopes, and is not trained again. docs/judges.md takes its table from here.
 """
 
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.build_judges import build
-from benchmarks.common import DATA, ROOT, Lines, arguments, record, timed
-from benchmarks.contenders import told
+from benchmarks.common import DATA, RESULTS, ROOT, Lines, arguments, between, head, record, show, timed
+from benchmarks.contenders import mean_of, told
 from benchmarks.judge_data import JudgeData, as_examples
 from benchmarks.left_out import examples_of
-from benchmarks.quality import UNSEEN, judged
+from benchmarks.quality import PAGE, UNSEEN, judged, shown_figure
 from snapjudge.flows.scoring import contents_of
 from snapjudge.flows.train_terms import Trained
 from snapjudge.judge import Judge
@@ -27,17 +27,37 @@ from snapjudge.model.reading import read_contents
 from snapjudge.store.bundles import MANIFEST, built_in
 
 SCOPES: tuple[Trained, ...] = ("readout", "all", "backbone")
+BUILT_IN = "built-in"
 _TIMED = 256  # contents
 _JUDGES = 8
+COUNTED = ("1 judges", f"{_JUDGES} judges")
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", judge="groundedness", rows=3000)
+    options = arguments(__doc__ or "", judge="groundedness", rows=3000, scopes=[*SCOPES, BUILT_IN])
     data, found = JudgeData(DATA), dict[str, Any]()
-    for scope in (*SCOPES, None):
-        folder = trained(options.judge, data, scope, options.rows) if scope else built_in() / options.judge / "1"
-        found[scope or "built in"] = measured(folder, data)
-        record(f"scopes_{options.judge}", {"scopes": found}, f"python -m benchmarks.scopes --judge {options.judge} --rows {options.rows}")
+    for scope in options.scopes:
+        folder = built_in() / options.judge / "1" if scope == BUILT_IN else trained(options.judge, data, scope, options.rows)
+        found[scope] = measured(folder, data)
+        command = f"python -m benchmarks.scopes --judge {options.judge} --rows {options.rows} --scopes {' '.join(options.scopes)}"
+        record(f"scopes_{options.judge}", {"scopes": found}, command)
+    PAGE.write_text(between(PAGE.read_text(), "scopes", "\n" + "\n".join(rows()) + "\n"))
+
+
+def rows() -> list[str]:
+    """The table of all judges that were measured so, as lines of Markdown."""
+    lines = head(
+        "judge", "scope", "trained on", "figure", "on its test", "mean of sets not trained on", "ms a content, one judge", f"ms a content, {COUNTED[1]}"
+    )
+    for path in sorted(RESULTS.glob("scopes_*.json")):
+        name = path.stem.removeprefix("scopes_")
+        figure = shown_figure(name)
+        for scope, own in json.loads(path.read_text())["scopes"].items():
+            test, *others = [found.get(figure) for found in own["figures"].values()]
+            unseen = mean_of([value for value in others if value]) if any(others) else None
+            costs = " | ".join(f"{own[f'ms per content, {count}']:.0f}" for count in COUNTED)
+            lines.append(f"| `{name}` | {scope} | {own['trained on']} | {figure} | {show(test)} | {show(unseen)} | {costs} |")
+    return lines
 
 
 def trained(name: str, data: JudgeData, scope: Trained, rows: int) -> Path:

@@ -3,7 +3,7 @@
     python -m benchmarks.scoring                        about an hour on two cores
     python -m benchmarks.scoring --part rubric          a part of it; what else was recorded stays
 
-Scores: 945 answers rated 1 to 10 by GPT-4 (autoj_single), in five folds by prompt, so that each row is scored once by a judge that has not seen its prompt;
+Scores: 945 answers rated 1 to 10 by GPT-4 (autoj_single), in three folds by prompt, so that each row is scored once by a judge that has not seen its prompt;
 576 + 64 answers rated 1 to 5 by a rubric (prometheus), tested on the `.dev` rows. Preferences: alpaca_eval, trained on `--pairs` pairs, tested on its `.dev`
 pairs, each there in both orders. No weights of these go into the project: most of the data may not train a published model.
 """
@@ -38,7 +38,7 @@ from snapjudge.train.merge import MergeConfig, merge_adapters
 from snapjudge.train.terms import FitConfig, FitData, LogP, Validation
 
 PARTS = ("levels", "rubric", "pairs")  # with the pairs come judges of both
-_FOLDS = 5
+_FOLDS = 3
 CONFIG = FitConfig(rank=8, alpha=16.0, epochs=6, patience=3)
 
 
