@@ -46,9 +46,7 @@ def main() -> None:
 
 def rows() -> list[str]:
     """The table of all judges that were measured so, as lines of Markdown."""
-    lines = head(
-        "judge", "scope", "trained on", "figure", "on its test", "mean of sets not trained on", "ms a content, one judge", f"ms a content, {COUNTED[1]}"
-    )
+    lines = head("judge", "scope", "trained on", "figure", "on its test", "sets not trained on, mean", "ms a content, one judge", f"ms a content, {COUNTED[1]}")
     for path in sorted(RESULTS.glob("scopes_*.json")):
         name = path.stem.removeprefix("scopes_")
         figure = shown_figure(name)
