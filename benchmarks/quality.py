@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, rounded, show
 from benchmarks.contenders import SHOWN, contend, mean_of, told
 from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
 from benchmarks.left_out import TASKS, examples_of
-from snapjudge.core.example import Example
+from snapjudge.core.example import Example, length_of
 from snapjudge.core.judgement import Judgement
 from snapjudge.core.progress import Silent
 from snapjudge.core.rules import ThresholdRule
+from snapjudge.curate.ranking import auroc
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.elsewhere import FILE, Elsewhere, ElsewhereFile, Measured
 from snapjudge.flows.metric_files import read_metric
@@ -103,7 +105,7 @@ def main() -> None:
             known = {**known_figures(path), name: found}  # read again: another process may measure other judges
             print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
-    known = {name: {**own, **of_proof(name)} for name, own in known.items()}
+    known = {name: {**own, **of_proof(name), **lookalikes(Judge.load(name)), **of_length(name, data)} for name, own in known.items()}
     record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
     write_page(known, reached(known))
 
@@ -128,11 +130,27 @@ def measured(name: str, judge: Judge, data: JudgeData, start: str, kept: Mapping
     log_p = read(judge, test)
     found |= {"test": {"judge": told(under(judge, log_p, test), metric), **others}, "by set": by_set(judge, log_p, test)}
     found["unseen"] = {file: told(judged(judge, examples_of(data, name, file, metric)), metric) for file in UNSEEN.get(name, ())}
-    lookalikes = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(name)
-    if lookalikes:
-        flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({"input": text} for text in lookalikes)]
-        found["look-alikes"] = {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}
     return found
+
+
+def lookalikes(judge: Judge) -> dict[str, Any]:
+    """How many harmless texts with the words of harmful ones a judge flags, where some were written for it."""
+    texts = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(judge.metric.name)
+    if not texts:
+        return {}
+    place = "input" if "input" in judge.metric.inputs and "input" not in judge.metric.optional else judge.metric.ordered_inputs[-1]
+    flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({place: text} for text in texts)]
+    return {"look-alikes": {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}}
+
+
+def of_length(name: str, data: JudgeData) -> dict[str, Any]:
+    """How well the number of letters alone tells what a judge flags on its test: 0.5 where it says nothing, whichever way round."""
+    metric = read_metric(METRICS / f"{name}.yaml")
+    test = as_examples(data.parts(name)["test"], metric)
+    letters = np.array([float(length_of(example.inputs)) for example in test])
+    area = auroc(letters, np.array([metric.label_names[example.label_index] in metric.positive_labels for example in test]))
+    ends = None if area is None else sorted((area.value, 1 - area.value))
+    return {"length alone": None if ends is None else round(ends[1], 4)}
 
 
 def of_proof(name: str) -> dict[str, Any]:
@@ -301,6 +319,7 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
         "adapter, untuned",
         "ECE",
         "look-alikes, both right",
+        "length alone",
     )
     for name in JUDGES:
         if name in judges:
@@ -309,7 +328,8 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
             cells = " | ".join(
                 [show(own["test"]["judge"].get(figure)), show(within(own, figure)), *(show(own["test"].get(who, {}).get(figure)) for who in OTHERS)]
             )
-            last = " | ".join((show(own["test"]["judge"].get("ece")), show((own["contrast"] or {}).get("both right"))))
+            length = own["length alone"]
+            last = " | ".join((show(own["test"]["judge"].get("ece")), show((own["contrast"] or {}).get("both right")), f"{length:.2f}" if length else "-"))
             lines.append(f"| `{name}` | {own['rows']:,} ({own['groups']:,}) | {figure} | {cells} | {last} |")
     return lines
 
