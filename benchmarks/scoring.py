@@ -1,15 +1,17 @@
 """Rubric scores and preferences: what the earth mover's loss, both orders, a kept or dropped rubric, and merging are worth on `mini`.
 
-    python -m benchmarks.scoring                        about an hour on two cores
-    python -m benchmarks.scoring --part rubric          a part of it; what else was recorded stays
+    python -m benchmarks.scoring                        hours on one core, most of them for the rubric, whose rows are long
+    python -m benchmarks.scoring --part pairs           a part of it; what else was recorded stays
 
 Scores: 945 answers rated 1 to 10 by GPT-4 (autoj_single), in three folds by prompt, so that each row is scored once by a judge that has not seen its prompt;
 576 + 64 answers rated 1 to 5 by a rubric (prometheus), tested on the `.dev` rows. Preferences: alpaca_eval, trained on `--pairs` pairs, tested on its `.dev`
-pairs, each there in both orders. No weights of these go into the project: most of the data may not train a published model.
+pairs, each there in both orders: their contents are read once, in the order given, for all adapters, and a pair's other order is the other row. No weights of
+these go into the project: most of the data may not train a published model.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -17,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.common import DATA, RESULTS, arguments, fit_judge, record, rounded, rows_of, score_baselines, score_judge, timed
 from snapjudge.core.calibration import Calibration
@@ -25,15 +28,18 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.curate.read import read_examples
 from snapjudge.curate.split import split
-from snapjudge.flows.scoring import contents_of, raw_scores
+from snapjudge.flows.scoring import contents_of
 from snapjudge.model.adapter import Adapter
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
+from snapjudge.model.readout import combine_orders
 from snapjudge.prove.figures import Scored, figures, group_numbers, main_figure, share
 from snapjudge.prove.proof import scored
+from snapjudge.train.contents import ContentStore
 from snapjudge.train.fit import fit
+from snapjudge.train.kept import KeptContents
 from snapjudge.train.merge import MergeConfig, merge_adapters
 from snapjudge.train.terms import FitConfig, FitData, LogP, Validation
 
@@ -64,8 +70,9 @@ def main() -> None:
         elif part == "rubric":
             found["rubric"] = rubric(backbone)
         else:
-            found["pairs"], expert = preferences(backbone, options.pairs)
-            found["both"] = both(backbone, options.pairs, expert)
+            with ExitStack() as stack:
+                found["pairs"], expert, kept_pairs = preferences(backbone, options.pairs, stack)
+                found["both"] = both(backbone, options.pairs, expert, kept_pairs, stack)
         before = json.loads(path.read_text()) if path.exists() else {}
         kept = {name: before[name] for name in ("levels", "rubric", "pairs", "both") if name in before}
         record("scoring", {"backbone": options.backbone, **kept, **found}, f"python -m benchmarks.scoring --part {' '.join(PARTS)} --pairs {options.pairs}")
@@ -138,7 +145,7 @@ def pair_of(row: Example) -> tuple[str, frozenset[str]]:
 def pairs_of(count: int) -> tuple[list[Example], list[Example], list[Example]]:
     """Train, validation and test rows of pairs, each in both orders; split by prompt, of which each has many pairs."""
     parts = split(read(PREFERRED, "judge_pairwise/alpaca_eval.train"), {"train": 0.85, "validation": 0.15}, 0)
-    return both_orders(parts["train"], count), both_orders(parts["validation"], count // 4), both_orders(read(PREFERRED, "judge_pairwise/alpaca_eval.dev"))
+    return both_orders(parts["train"], count), both_orders(parts["validation"], count // 8), both_orders(read(PREFERRED, "judge_pairwise/alpaca_eval.dev"))
 
 
 def both_orders(rows: Sequence[Example], count: int | None = None) -> list[Example]:
@@ -159,26 +166,50 @@ def one_order(rows: Sequence[Example]) -> list[Example]:
     return [rows[place + (place // 2) % 2] for place in range(0, len(rows), 2)]
 
 
-def preferences(backbone: Backbone, count: int) -> tuple[dict[str, Any], Adapter]:
+class Kept:
+    """Rows whose contents are read once, to be asked with many adapters on the readout."""
+
+    def __init__(self, backbone: Backbone, rows: Sequence[Example], metric: Metric, stack: ExitStack) -> None:
+        self.backbone, self.rows, self.metric = backbone, rows, metric
+        spill = Path(stack.enter_context(TemporaryDirectory())) / "contents.bin"
+        store = stack.enter_context(ContentStore(budget=1 << 30, spill=spill, device=backbone.device))
+        self.contents = KeptContents(backbone, contents_of(rows, metric, backbone), store, Silent(), lambda: False)
+
+    def log_p(self, adapter: Adapter) -> LogP:
+        """Raw label log-probabilities under an adapter."""
+        readout = render_readout(self.metric, self.backbone)
+        own = replace(adapter, invocation=readout.token_ids)
+        return self.contents.log_p(range(len(self.rows)), readout, own, self.metric)
+
+
+def averaged(log_p: LogP) -> LogP:
+    """Both orders asked and averaged, where two rows after another are the orders of one pair."""
+    rows = torch.tensor(log_p, dtype=torch.float64)
+    turned = rows[torch.arange(len(rows)) ^ 1]
+    return [tuple(combine_orders(one, other, PREFERRED.mirror).tolist()) for one, other in zip(rows, turned, strict=True)]
+
+
+def preferences(backbone: Backbone, count: int, stack: ExitStack) -> tuple[dict[str, Any], Adapter, Kept]:
     """One order, orders swapped in training, both orders asked and averaged; position bias of each."""
     train, held, test = pairs_of(count)
-    one = PREFERRED.in_one_order
-    single = one_order(train)
+    one, single = PREFERRED.in_one_order, one_order(train)
+    kept = Kept(backbone, test, one, stack)
     found: dict[str, Any] = {"pairs": len(single), "test rows": len(test)}
-    for name, rows in (("one order in training", single), ("both orders in training", train)):
-        judge = fit_judge(backbone, rows, held, "readout", CONFIG, one)
-        log_p = rows_of(score_judge(backbone, judge, test, one))
-        question = Question(PREFERRED, render_readout(PREFERRED, backbone), judge.adapter)
-        averaged = raw_scores(backbone, question, contents_of(test, PREFERRED, backbone), Silent(), "")
-        found[f"{name}, asked once"] = {**told(scored(log_p, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(log_p, test)}
-        found[f"{name}, asked in both orders"] = {**told(scored(averaged, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(averaged, test)}
-    judge = fit_judge(backbone, single, held, "readout", CONFIG, PREFERRED)
-    log_p = rows_of(score_judge(backbone, judge, test, PREFERRED))
-    found["both orders averaged in training, too"] = {**told(scored(log_p, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(log_p, test)}
+    experts: list[Adapter] = []
+    for name, rows, metric in (
+        ("one order in training", single, one),
+        ("both orders in training", train, one),
+        ("both orders averaged in training, too", single, PREFERRED),
+    ):
+        experts.append(fit_judge(backbone, rows, held, "readout", CONFIG, metric).adapter)
+        once = kept.log_p(experts[-1])
+        for asked, log_p in (("asked once", once), ("asked in both orders", averaged(once))):
+            found[f"{name}, {asked}"] = {**told(scored(log_p, Calibration(), one, test)[0], one, "accuracy", "log_loss"), **bias(log_p, test)}
+        print(name, found[f"{name}, asked once"], found[f"{name}, asked in both orders"], flush=True)
     length = [(0.0, -9.0) if len(row.inputs["a"]) > len(row.inputs["b"]) else (-9.0, 0.0) for row in test]
     found["the longer answer"] = told(scored(length, Calibration(), one, test)[0], one, "accuracy")
     embedded = score_baselines(backbone, train, held, test, PREFERRED)["embedding + LR"]
-    return found | {"embeddings of both + LR": told(embedded, one, "accuracy", "log_loss")}, judge.adapter
+    return found | {"embeddings of both + LR": told(embedded, one, "accuracy", "log_loss")}, experts[-1], kept
 
 
 def bias(log_p: LogP, test: Sequence[Example]) -> dict[str, Any]:
@@ -190,33 +221,30 @@ def bias(log_p: LogP, test: Sequence[Example]) -> dict[str, Any]:
     return {name: rounded(one) for name, one in found.items()}
 
 
-def both(backbone: Backbone, count: int, pair_expert: Adapter) -> dict[str, Any]:
+def both(backbone: Backbone, count: int, pair_expert: Adapter, asked_pairs: Kept, stack: ExitStack) -> dict[str, Any]:
     """One judge for scores and preferences: two experts merged at several weights, against one adapter trained on both."""
-    rows = read(RATED, "judge_score/autoj_single.train")
-    rated = split(rows, {"train": 0.88, "validation": 0.12}, 0)
-    rated["test"] = read(RATED, "judge_score/autoj_single.dev")
-    pairs = dict(zip(("train", "validation", "test"), pairs_of(count), strict=True))
+    rated = split(read(RATED, "judge_score/autoj_single.train"), {"train": 0.88, "validation": 0.12}, 0)
+    pairs = dict(zip(("train", "validation"), pairs_of(count), strict=False))
     pairs["train"] = one_order(pairs["train"])
+    asked_scores = Kept(backbone, read(RATED, "judge_score/autoj_single.dev"), RATED, stack)
     found: dict[str, Any] = {}
     seconds = timed(lambda: found.update(expert=fit_judge(backbone, rated["train"], rated["validation"], "readout", CONFIG, RATED).adapter))
     rate_expert: Adapter = found.pop("expert")
 
-    def measure(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
-        told_of: dict[str, Any] = {}
-        for metric, part, names in ((RATED, rated, ("pearson", "mae")), (PREFERRED, pairs, ("accuracy", "log_loss"))):
-            readout = render_readout(metric, backbone)
-            adapter = replace(adapters[metric.name], invocation=readout.token_ids)
-            log_p = raw_scores(backbone, Question(metric, readout, adapter), contents_of(part["test"], metric, backbone), Silent(), "")
-            told_of |= told(scored(log_p, Calibration(), metric, part["test"])[0], metric, *names)
-        return told_of
+    def measure(for_scores: Adapter, for_pairs: Adapter) -> dict[str, Any]:
+        scores, answers = asked_scores.log_p(for_scores), averaged(asked_pairs.log_p(for_pairs))
+        return {
+            **told(scored(scores, Calibration(), RATED, asked_scores.rows)[0], RATED, "pearson", "mae"),
+            **told(scored(answers, Calibration(), asked_pairs.metric, asked_pairs.rows)[0], asked_pairs.metric, "accuracy", "log_loss"),
+        }
 
-    found["separate experts"] = {**measure({RATED.name: rate_expert, PREFERRED.name: pair_expert}), "seconds for the score expert": round(seconds, 1)}
+    found["separate experts"] = {**measure(rate_expert, pair_expert), "seconds for the score expert": round(seconds, 1)}
     for weight in (0.1, 0.3, 0.5, 0.7, 0.9):
         merged = merge_adapters([rate_expert, pair_expert], MergeConfig(weights=(weight, 1 - weight)), rank=16).adapter
-        found[f"merged {weight:g} : {1 - weight:g}"] = measure({RATED.name: merged, PREFERRED.name: merged})
+        found[f"merged {weight:g} : {1 - weight:g}"] = measure(merged, merged)
     joint: dict[str, Adapter] = {}
     seconds = timed(lambda: joint.update(one=joint_fit(backbone, [(RATED, rated), (PREFERRED, pairs)])))
-    found["trained on both"] = {**measure({RATED.name: joint["one"], PREFERRED.name: joint["one"]}), "seconds": round(seconds, 1)}
+    found["trained on both"] = {**measure(joint["one"], joint["one"]), "seconds": round(seconds, 1)}
     return found
 
 
