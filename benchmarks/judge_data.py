@@ -288,7 +288,7 @@ def _written_for(name: str, part: str) -> tuple[str, int]:
         return ("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else ("toxic_kinds", 0)
     if JUDGES[name].label is _hazard:
         return ("code_abuse_unseen" if dev else "code_abuse"), 0
-    return ("off_topic_written" if name == "off_topic" and not dev else ""), 0
+    return ("" if dev else {"off_topic": "off_topic_written", "toxicity": "toxic_kinds"}.get(name, "")), 0
 
 
 def _number(group: str, salt: str, parts: int) -> int:
