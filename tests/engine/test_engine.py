@@ -29,7 +29,7 @@ from snapjudge.model.packing import Ask, NewTokens
 from snapjudge.model.readout import Readout
 from snapjudge.testing import write_tiny_decoder
 
-SOON = 120  # seconds that nothing here takes, however busy the machine
+SOON = 600  # seconds that nothing here takes, however busy the machine
 
 
 @pytest.fixture(scope="module", params=["mini", "llama"])
