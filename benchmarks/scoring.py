@@ -83,11 +83,6 @@ def read(metric: Metric, *names: str) -> list[Example]:
     return [example for example in read_examples([DATA / f"{name}.jsonl" for name in names], metric) if example.target is not None]
 
 
-def as_labels(metric: Metric) -> Metric:
-    """The same question with cross-entropy: levels as labels without an order."""
-    return metric.model_copy(update={"type": "choice", "windows": "mean"})
-
-
 def told(found: Scored, metric: Metric, *names: str) -> dict[str, list[float]]:
     """Some figures with their intervals."""
     made = figures(found, metric, draws=1000)
@@ -108,7 +103,7 @@ def ordinal(backbone: Backbone, seed: int) -> dict[str, Any]:
         rest = [row for name, part in folds.items() if name != str(number) for row in part]
         parts = split(rest, {"train": 0.88, "validation": 0.12}, seed)
         order += test
-        for name, metric in (("earth mover", RATED), ("cross-entropy", as_labels(RATED))):
+        for name, metric in (("earth mover", RATED), ("cross-entropy", RATED.as_choice)):
             judge = fit_judge(backbone, parts["train"], parts["validation"], "readout", CONFIG, metric, RATED)
             gathered[name] += rows_of(score_judge(backbone, judge, test, metric))
         for name, scores in score_baselines(backbone, parts["train"], parts["validation"], test, RATED).items():
@@ -192,7 +187,7 @@ def averaged(log_p: LogP) -> LogP:
 def preferences(backbone: Backbone, count: int, stack: ExitStack) -> tuple[dict[str, Any], Adapter, Kept]:
     """One order, orders swapped in training, both orders asked and averaged; position bias of each."""
     train, held, test = pairs_of(count)
-    one, single = PREFERRED.in_one_order, one_order(train)
+    one, single = PREFERRED.as_choice, one_order(train)
     kept = Kept(backbone, test, one, stack)
     found: dict[str, Any] = {"pairs": len(single), "test rows": len(test)}
     experts: list[Adapter] = []

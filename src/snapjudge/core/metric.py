@@ -15,7 +15,7 @@ MetricType = Literal["boolean", "choice", "score", "pairwise"]
 Level = Literal["span", "trace", "session"]
 InputName = Literal["context", "tools", "input", "output", "messages", "a", "b"]
 WindowRule = Literal["any", "all", "mean"]
-Windows = Literal["any", "all", "mean", "passages"]
+Windows = Literal[WindowRule, "passages"]
 
 INPUT_NAMES: tuple[InputName, ...] = ("context", "tools", "input", "output", "messages", "a", "b")  # the canonical order
 LABEL_COUNTS: dict[str, tuple[int, int]] = {"boolean": (2, 2), "choice": (2, 255), "score": (2, 11), "pairwise": (2, 3)}
@@ -110,8 +110,8 @@ class Metric(Frozen):
         return tuple(names.index(swap.get(name, name)) for name in names)
 
     @property
-    def in_one_order(self) -> "Metric":
-        """A pair's question asked once, in the order given: a choice of the same labels, to be held against both orders averaged."""
+    def as_choice(self) -> "Metric":
+        """The question as a choice of the same labels, to be held against what its type adds: levels without an order, a pair asked in one order only."""
         return self.model_copy(update={"type": "choice", "windows": "mean"})
 
     def score_of(self, probabilities: Mapping[str, float]) -> float:

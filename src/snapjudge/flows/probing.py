@@ -60,7 +60,7 @@ def probe_judge(
 
 def _once(question: Question, inputs: Sequence[dict[str, Any]], backbone: Backbone) -> list[Judgement]:
     """Pairs judged in the order given alone, uncalibrated: a calibration of pairs treats both sides alike and turns no verdict."""
-    metric = question.metric.in_one_order
+    metric = question.metric.as_choice
     asked = (Question(metric, question.readout, question.adapter),)
     work = ((render_content(one, metric, backbone), asked) for one in inputs)
     return [judge_of("", metric, Calibration(), readings[0].log_p, readings[0].windows) for readings in read_contents(backbone, work)]

@@ -102,7 +102,7 @@ class _Training:
         self.unlabelled = read_unlabelled(self.request, self.config, self.metric, self.splits, self._note)
         self.contents = {name: contents_of(getattr(self.splits, name), self.metric, self.backbone) for name in ("train", "validation", "calibration", "test")}
         self.contents["unlabelled"] = contents_of(self.unlabelled, self.metric, self.backbone)
-        self.variants = [] if self.config.adapter else self._variants()
+        self.variants = self._variants()
         self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
         work = self._work_folder()
