@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.scope_data import everyday, of_assistants, of_fields
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.curate.made import expanded
@@ -29,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "recipes" / "judges"
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
 _VALIDATION = 20  # one group in so many, where the backbone held back too little
-_WRITTEN, _WRITTEN_KINDS = 2000, 800  # rows of unseen templates: of personal data, of kinds of toxicity
+_WRITTEN, _WRITTEN_KINDS, _WRITTEN_MANNERS = 2000, 800, 400  # rows of unseen templates: of personal data, of kinds of toxicity, of manners
+_REQUESTS, _FIELDED = "intent_offtopic/clinc150", 3000  # requests by intent, and how many of them stand under a scope of some fields
 _BEGINNING = 200  # letters within which a refusal declines
 _DECLINES = re.compile(
     r"\bi(?:'m| am) (?:\w+ )?sorry|\bi apologi[sz]e|\bi can(?:'|no|\u2019)t|\bi cannot|\bi(?:'m| am) not able|\bi won't|\bi will not|\bas an ai\b"
@@ -129,12 +131,17 @@ def _has(kind: str) -> Label:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """One built-in judge: the task its rows are of, how a row is labelled, and the name its text is read under where that is another."""
+    """One built-in judge: the task its rows are of, how a row is labelled, the name its text is read under where that is another, and what stands in a field
+    that a row lacks.
+    """
 
     task: str
     label: Label
     rows: int = 5000
     rename: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    most: int = 0
+    held: bool = False
     scope: Scope = "readout"
     epochs: int = 3
 
@@ -156,7 +163,7 @@ JUDGES: dict[str, BuiltIn] = {
     "tone": BuiltIn("tone", _own, 8000),
     "politeness": BuiltIn("politeness", _yes_or_no("polite", "impolite")),
     "sexism": BuiltIn("sexism", _yes_or_no("sexist", "fine"), 6000),
-    "off_topic": BuiltIn("off_topic", _yes_or_no("off_topic", "in_scope")),
+    "off_topic": BuiltIn("off_topic", _yes_or_no("off_topic", "in_scope"), 8000, lacking={"context": everyday}, most=600, held=True, scope="all"),
     "refusal": BuiltIn("refusal", _yes_or_no("refusal", "answer")),
 }
 
@@ -189,17 +196,20 @@ class JudgeData:
         """
         judge, metric = JUDGES[name], read_metric(METRICS / f"{name}.yaml")
         rng = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible data
-        dev = self.labelled(name, [*self.dev(judge.task), *self.gathered(name, "dev")])
+        dev = self.labelled(name, [*self.some(self.dev(judge.task), judge.most), *self.gathered(name, "dev")])
         dealt: dict[str, list[str]] = {"calibration": [], "test": []}
         for group, examples in groups_of(as_examples(dev, metric)).items():
             dealt["calibration" if _number(group, "calibration", 2) else "test"] += [example.id for example in examples]
         by_id = {row["id"]: row for row in dev}
         found = {part: [row for one, row in by_id.items() if one in set_of] for part, set_of in ((part, set(ids)) for part, ids in dealt.items())}
         taken = _Taken(metric, dev)
-        kept = self.labelled(name, [*self.mixture.rows.get(judge.task, ()), *self.gathered(name, "train")])
+        gathered = self.gathered(name, "train")
+        kept = self.labelled(name, [*self.mixture.rows.get(judge.task, ()), *gathered])
         validation = taken.without(self.labelled(name, self.mixture.held_back.get(judge.task, ())))
-        if len({row["label"] for row in validation}) < len({row["label"] for row in kept}):  # held-back groups that miss a label
-            validation += taken.without([row for row in kept if _number(row["meta"]["group"], "validation", _VALIDATION) == 0])
+        short = len({row["label"] for row in validation}) < len({row["label"] for row in kept})  # held-back groups that miss a label
+        files = {row.file for row in gathered} if judge.held else set()
+        more = [row for row in kept if short or row["meta"]["source"] in files]
+        validation += taken.without([row for row in more if _number(row["meta"]["group"], "validation", _VALIDATION) == 0])
         taken.add(validation)
         train = balanced(taken.without(kept), judge.rows, rng)
         return {"train": train, "validation": validation, **found}
@@ -209,6 +219,11 @@ class JudgeData:
         spec = self.recipe.tasks[task]
         names = [name for name in (*spec.files, *spec.benign) if name not in self.without] if files is None else files
         return [row for name in names for row in self.file(spec, f"{name}.dev", benign=name in spec.benign)]
+
+    def some(self, rows: Sequence[Row], most: int) -> list[Row]:
+        """At most so many rows of each answer; all, where that is 0."""
+        shuffled = random.Random(self.seed).sample(rows, len(rows))  # noqa: S311 - reproducible data
+        return [row for answer in (True, False) for row in [one for one in shuffled if one.answer is answer][:most]] if most else list(rows)
 
     def answers(self, part: str) -> list[Row]:
         """Answers of language models that refuse or do not, as people's labels of harm and the wording together say.
@@ -238,11 +253,21 @@ class JudgeData:
         """
         if name == "refusal":
             return self.answers(part)
+        if name == "off_topic":
+            return self.scopes(part)
         file, most = _written_for(name, part)
         rows = self.templates(file) if file else []
         if most:
             rows = random.Random(self.seed).sample(rows, most)  # noqa: S311 - reproducible data
         return [*rows, *(self.hazardous_answers(part) if name == "unsafe_response_category" else ())]
+
+    def scopes(self, part: str) -> list[Row]:
+        """Requests under what an assistant is for, in prose; and, for training, requests that an everyday assistant is not for."""
+        if part == "dev":
+            requests = self.file(self.recipe.tasks["off_topic"], f"{_REQUESTS}.dev")
+            return [*of_assistants("scopes_unseen", "calibration", 1, self.seed), *of_fields(requests, _FIELDED // 2, self.seed)]
+        requests = [row for row in self.mixture.rows.get("off_topic", ()) if row.file == _REQUESTS]
+        return [*self.templates("off_topic_written"), *of_assistants("scopes", "validation", 4, self.seed), *of_fields(requests, _FIELDED, self.seed)]
 
     def hazardous_answers(self, part: str) -> list[Row]:
         """Answers with the hazard of their question where people found them harmful, and answers that they found harmless, each text once."""
@@ -272,6 +297,7 @@ class JudgeData:
         for number, row in enumerate(rows):
             label = judge.label(row)
             inputs = {judge.rename.get(field, field): value for field, value in row.inputs.items()}
+            inputs |= {field: text_for(str(inputs)) for field, text_for in judge.lacking.items() if field not in inputs}
             if label is not None and needed <= inputs.keys() and read & inputs.keys():
                 licence = ", ".join(filter(None, (row.licence, self.origins.get(row.file)))) or OURS
                 meta = {"source": row.file, "group": row.group, "category": ",".join(one for one in row.categories if one != "None"), "licence": licence}
@@ -286,9 +312,11 @@ def _written_for(name: str, part: str) -> tuple[str, int]:
         return ("pii_unseen", _WRITTEN) if dev else ("pii_written" if name in _BY_DIGITS else "", 0)
     if JUDGES[name].label is _toxic_kind:
         return ("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else ("toxic_kinds", 0)
+    if name == "politeness":
+        return ("politeness_unseen", _WRITTEN_MANNERS) if dev else ("politeness_written", 0)
     if JUDGES[name].label is _hazard:
         return ("code_abuse_unseen" if dev else "code_abuse"), 0
-    return ("" if dev else {"off_topic": "off_topic_written", "toxicity": "toxic_kinds"}.get(name, "")), 0
+    return ("toxic_kinds" if name == "toxicity" and not dev else ""), 0
 
 
 def _number(group: str, salt: str, parts: int) -> int:

@@ -5,8 +5,8 @@
 
 Each judge is measured on the half of the `.dev` rows that neither the backbone, nor the adapter, nor the calibration has seen; on whole data sets that no
 training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression and an adapter on the untuned
-`mini`, all trained on the judge's own rows and calibrated as it is; where the goal is of left-out sets, which `benchmarks.left_out` measures beside all of
-them, the test shows the baselines of the judge's own proof. The pages docs/judges.md and README.md take their tables from here.
+`mini`, all trained on the judge's own rows and calibrated as it is; what is left out of all training is measured beside them by `benchmarks.left_out`. The
+pages docs/judges.md and README.md take their tables from here.
 """
 
 import argparse
@@ -82,7 +82,6 @@ GOALS = (
 )
 
 _FEWEST = 20  # rows of a set that figures are told of
-_BESIDE = frozenset(goal.judge for goal in GOALS if goal.where == "test" and goal.figure != "ece")  # the others' goals are of left-out sets
 
 
 def main() -> None:
@@ -98,7 +97,7 @@ def main() -> None:
     for name in options.only:
         judge = Judge.load(name)
         before = known.get(name, {})
-        beside = name in _BESIDE and not options.only_proved
+        beside = not options.only_proved
         if before.get("digest") != judge.bundle.digest or (beside and "untuned mini" not in before["test"]):
             others = before["test"] if options.keep_others and "untuned mini" in before.get("test", {}) else None
             found = {"digest": judge.bundle.digest, **measured(name, judge, data, options.start if beside and others is None else "", others)}

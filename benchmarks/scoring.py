@@ -63,19 +63,22 @@ PREFERRED = Metric(
 def main() -> None:
     options = arguments(__doc__ or "", backbone="mini", part=list(PARTS), pairs=800, seed=0)
     backbone, path = load_backbone(options.backbone), RESULTS / "scoring.json"
-    for part in options.part:
-        found: dict[str, Any] = {}
-        if part == "levels":
-            found["levels"] = ordinal(backbone, options.seed)
-        elif part == "rubric":
-            found["rubric"] = rubric(backbone)
-        else:
-            with ExitStack() as stack:
-                found["pairs"], expert, kept_pairs = preferences(backbone, options.pairs, stack)
-                found["both"] = both(backbone, options.pairs, expert, kept_pairs, stack)
+
+    def keep(**found: dict[str, Any]) -> None:
         before = json.loads(path.read_text()) if path.exists() else {}
         kept = {name: before[name] for name in ("levels", "rubric", "pairs", "both") if name in before}
         record("scoring", {"backbone": options.backbone, **kept, **found}, f"python -m benchmarks.scoring --part {' '.join(PARTS)} --pairs {options.pairs}")
+
+    for part in options.part:
+        if part == "levels":
+            keep(levels=ordinal(backbone, options.seed))
+        elif part == "rubric":
+            keep(rubric=rubric(backbone))
+        else:
+            with ExitStack() as stack:
+                found, expert, kept_pairs = preferences(backbone, options.pairs, stack)
+                keep(pairs=found)
+                keep(both=both(backbone, options.pairs, expert, kept_pairs, stack))
 
 
 def read(metric: Metric, *names: str) -> list[Example]:

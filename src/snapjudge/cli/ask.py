@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from snapjudge.core.metric import Metric
     from snapjudge.core.question import OpenQuestion
 
-_OF_A_CONTEXT = ("off_topic",)  # of built-in judges: what they ask means little without a context, though they can answer
-
 
 def ask(
     text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field")] = None,
@@ -30,7 +28,7 @@ def ask(
     precision: PrecisionOption = Precision.float32,
     as_json: Annotated[bool, typer.Option("--json", help="print the judgements as JSON")] = False,
 ) -> None:
-    """Judge one text. Without --judge and --question all built-in judges that can read it are asked (`off_topic` with a context only).
+    """Judge one text. Without --judge and --question all built-in judges that can read it are asked.
 
     `snapjudge ask "Thanks, that helped!"`, `snapjudge ask --judge tone "..."`, `snapjudge ask --question "Is the user asking for a refund?" "..."`
     """
@@ -59,7 +57,7 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
     given, brief = {*inputs, *(() if text is None else ("input", "output"))}, not names
     if not names:
         listed = [one for one in list_judges() if one.built_in and one.bundle is not None]
-        known = {one.name: one.metric for one in listed if one.metric is not None and ("context" in given or one.metric.name not in _OF_A_CONTEXT)}
+        known = {one.name: one.metric for one in listed if one.metric is not None}
         names = [name for name, metric in known.items() if set(metric.needed_inputs) <= given and ({*metric.inputs} & given)]
     if not names:
         raise OptionInvalid("no judge was named, and no built-in one reads what was given", hint='snapjudge ask --judge judges/NAME "text"')
