@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.averages import new_judges
-from benchmarks.common import DATA, RESULTS, ROOT, Lines, between, head, record, show
+from benchmarks.common import DATA, METRICS, RESULTS, ROOT, Lines, between, head, record, show
 from benchmarks.contenders import mean_of, told
-from benchmarks.judge_data import METRICS, RECIPE, JudgeData
+from benchmarks.judge_data import RECIPE, JudgeData
 from benchmarks.left_out import examples_of, pretraining, zero_shot
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.flows.metric_files import read_metric

@@ -11,8 +11,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import DATA
-from benchmarks.judge_data import JUDGES, METRICS, NOISE, JudgeData, write_parts
+from benchmarks.common import DATA, METRICS
+from benchmarks.judge_data import JUDGES, NOISE, JudgeData, write_parts
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainConfig, Trained, TrainRequest, TrainResult

@@ -33,6 +33,7 @@ from snapjudge.train.terms import FitConfig, FitData, FitResult, Validation
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
+METRICS = ROOT / "recipes" / "judges"
 RESULTS = Path(__file__).parent / "results"
 
 TOXICITY = Metric(

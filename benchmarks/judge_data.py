@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.common import METRICS, ROOT
 from benchmarks.scope_data import everyday, of_assistants, of_fields
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -26,8 +27,6 @@ from snapjudge.curate.split import groups_of, hashed
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.model.adapter import Scope
 
-ROOT = Path(__file__).resolve().parents[1]
-METRICS = ROOT / "recipes" / "judges"
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
 _VALIDATION = 20  # one group in so many, where the backbone held back too little
 _WRITTEN, _WRITTEN_KINDS, _WRITTEN_MANNERS = 2000, 800, 400  # rows of unseen templates: of personal data, of kinds of toxicity, of manners
@@ -131,8 +130,8 @@ def _has(kind: str) -> Label:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """One built-in judge: the task its rows are of, how a row is labelled, the name its text is read under where that is another, and what stands in a field
-    that a row lacks.
+    """One built-in judge: the task its rows are of, how a row is labelled, the name its text is read under where that is another, what stands in a field that a
+    row lacks, the most rows of an answer that the `.dev` files give (0: all), and whether groups of the rows gathered for it are held back, too.
     """
 
     task: str

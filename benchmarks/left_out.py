@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import DATA, ROOT, Lines, record
+from benchmarks.common import DATA, METRICS, ROOT, Lines, record
 from benchmarks.contenders import contend, flagged, told
-from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData, as_examples
+from benchmarks.judge_data import JUDGES, RECIPE, JudgeData, as_examples
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric

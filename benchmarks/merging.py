@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common import DATA, arguments, fit_judge, record
-from benchmarks.judge_data import METRICS, JudgeData, as_examples
+from benchmarks.common import DATA, METRICS, arguments, fit_judge, record
+from benchmarks.judge_data import JudgeData, as_examples
 from benchmarks.scoring import joint_fit, told
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example

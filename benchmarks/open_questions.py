@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from benchmarks.common import DATA, RESULTS, ROOT, record, rounded
+from benchmarks.common import DATA, METRICS, RESULTS, ROOT, record, rounded
 from benchmarks.contenders import mean_of
-from benchmarks.judge_data import JUDGES, METRICS, RECIPE, JudgeData, as_examples
+from benchmarks.judge_data import JUDGES, RECIPE, JudgeData, as_examples
 from benchmarks.left_out import FOLDS
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example, Provenance, check_inputs

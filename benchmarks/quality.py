@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.common import DATA, RESULTS, ROOT, between, head, record, rounded, show
+from benchmarks.common import DATA, METRICS, RESULTS, ROOT, between, head, record, rounded, show
 from benchmarks.contenders import SHOWN, contend, mean_of, told
-from benchmarks.judge_data import JUDGES, METRICS, PARTS, JudgeData, as_examples
+from benchmarks.judge_data import JUDGES, PARTS, JudgeData, as_examples
 from benchmarks.left_out import TASKS, examples_of
 from snapjudge.core.example import Example, length_of
 from snapjudge.core.judgement import Judgement

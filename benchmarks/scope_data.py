@@ -7,11 +7,10 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import ROOT
+from benchmarks.common import METRICS
 from snapjudge.curate.mixture import Row
 from snapjudge.curate.split import hashed
 
-FOLDER = ROOT / "recipes" / "judges"
 INSIDE, OUTSIDE = "False", "True"  # answers to "is it off topic?"
 _FIELDS_AT_ONCE = 3
 _ODD = "oos"  # what the data set calls requests that are in no field of it
@@ -19,7 +18,7 @@ _ODD = "oos"  # what the data set calls requests that are in no field of it
 
 @cache
 def _read(file: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((FOLDER / f"{file}.yaml").read_text(encoding="utf-8")))
+    return dict(yaml.safe_load((METRICS / f"{file}.yaml").read_text(encoding="utf-8")))
 
 
 def everyday(text: str) -> str:
