@@ -18,7 +18,7 @@ from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Silent
 from snapjudge.curate.read import read_examples
-from snapjudge.curate.split import deduplicated
+from snapjudge.curate.split import deduplicated, hashed
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.flows.scoring import baseline_data, contents_of, raw_scores
 from snapjudge.model.adapter import Scope
@@ -44,6 +44,11 @@ TOXICITY = Metric(
     question="Is the text toxic?",
     labels={"toxic": ("yes",), "fine": ("no",)},
 )
+
+
+def number_of(group: str, salt: str, parts: int) -> int:
+    """Which of some parts a group belongs to."""
+    return int(hashed(group, salt)[:8], 16) % parts
 
 
 def arguments(description: str, **options: Any) -> argparse.Namespace:

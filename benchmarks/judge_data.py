@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import METRICS, ROOT
+from benchmarks.common import METRICS, ROOT, number_of
 from benchmarks.scope_data import everyday, of_assistants, of_fields
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
@@ -23,7 +23,7 @@ from snapjudge.curate.made import expanded
 from snapjudge.curate.mixture import Mixture, Row, benign_rows, read_rows
 from snapjudge.curate.read import Record, to_example
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
-from snapjudge.curate.split import groups_of, hashed
+from snapjudge.curate.split import groups_of
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.model.adapter import Scope
 
@@ -198,7 +198,7 @@ class JudgeData:
         dev = self.labelled(name, [*self.some(self.dev(judge.task), judge.most), *self.gathered(name, "dev")])
         dealt: dict[str, list[str]] = {"calibration": [], "test": []}
         for group, examples in groups_of(as_examples(dev, metric)).items():
-            dealt["calibration" if _number(group, "calibration", 2) else "test"] += [example.id for example in examples]
+            dealt["calibration" if number_of(group, "calibration", 2) else "test"] += [example.id for example in examples]
         by_id = {row["id"]: row for row in dev}
         found = {part: [row for one, row in by_id.items() if one in set_of] for part, set_of in ((part, set(ids)) for part, ids in dealt.items())}
         taken = _Taken(metric, dev)
@@ -208,7 +208,7 @@ class JudgeData:
         short = len({row["label"] for row in validation}) < len({row["label"] for row in kept})  # held-back groups that miss a label
         files = {row.file for row in gathered} if judge.held else set()
         more = [row for row in kept if short or row["meta"]["source"] in files]
-        validation += taken.without([row for row in more if _number(row["meta"]["group"], "validation", _VALIDATION) == 0])
+        validation += taken.without([row for row in more if number_of(row["meta"]["group"], "validation", _VALIDATION) == 0])
         taken.add(validation)
         train = balanced(taken.without(kept), judge.rows, rng)
         return {"train": train, "validation": validation, **found}
@@ -221,8 +221,10 @@ class JudgeData:
 
     def some(self, rows: Sequence[Row], most: int) -> list[Row]:
         """At most so many rows of each answer; all, where that is 0."""
+        if not most:
+            return list(rows)
         shuffled = random.Random(self.seed).sample(rows, len(rows))  # noqa: S311 - reproducible data
-        return [row for answer in (True, False) for row in [one for one in shuffled if one.answer is answer][:most]] if most else list(rows)
+        return [row for answer in (True, False) for row in [one for one in shuffled if one.answer is answer][:most]]
 
     def answers(self, part: str) -> list[Row]:
         """Answers of language models that refuse or do not, as people's labels of harm and the wording together say.
@@ -316,11 +318,6 @@ def _written_for(name: str, part: str) -> tuple[str, int]:
     if JUDGES[name].label is _hazard:
         return ("code_abuse_unseen" if dev else "code_abuse"), 0
     return ("toxic_kinds" if name == "toxicity" and not dev else ""), 0
-
-
-def _number(group: str, salt: str, parts: int) -> int:
-    """Which of some parts a group belongs to."""
-    return int(hashed(group, salt)[:8], 16) % parts
 
 
 def as_examples(rows: Sequence[dict[str, Any]], metric: Metric) -> list[Example]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import METRICS
+from benchmarks.common import METRICS, number_of
 from snapjudge.curate.mixture import Row
-from snapjudge.curate.split import hashed
 
 INSIDE, OUTSIDE = "False", "True"  # answers to "is it off topic?"
 _FIELDS_AT_ONCE = 3
@@ -24,7 +23,7 @@ def _read(file: str) -> dict[str, Any]:
 def everyday(text: str) -> str:
     """What an assistant for all of CLINC150's fields is for, in one of several wordings."""
     wordings = _read("clinc_fields")["everyday"]
-    return str(wordings[int(hashed(text, "everyday")[:8], 16) % len(wordings)])
+    return str(wordings[number_of(text, "everyday", len(wordings))])
 
 
 def of_assistants(file: str, half: str, times: int, seed: int) -> list[Row]:
@@ -37,7 +36,7 @@ def of_assistants(file: str, half: str, times: int, seed: int) -> list[Row]:
     rng = random.Random(f"{seed}:{file}")  # noqa: S311 - reproducible data
     every = _read(file)["assistants"]
     group = {one["name"]: f"{file}:{one['name']}" for one in every}
-    side = {name: int(hashed(value, half)[:8], 16) % 2 for name, value in group.items()}
+    side = {name: number_of(value, half, 2) for name, value in group.items()}
     rows: list[Row] = []
     for one in every:
         name = one["name"]

@@ -56,9 +56,8 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
 
     given, brief = {*inputs, *(() if text is None else ("input", "output"))}, not names
     if not names:
-        listed = [one for one in list_judges() if one.built_in and one.bundle is not None]
-        known = {one.name: one.metric for one in listed if one.metric is not None}
-        names = [name for name, metric in known.items() if set(metric.needed_inputs) <= given and ({*metric.inputs} & given)]
+        known = [(one.name, one.metric) for one in list_judges() if one.built_in and one.bundle is not None and one.metric is not None]
+        names = [name for name, metric in known if set(metric.needed_inputs) <= given and ({*metric.inputs} & given)]
     if not names:
         raise OptionInvalid("no judge was named, and no built-in one reads what was given", hint='snapjudge ask --judge judges/NAME "text"')
     judges = [Judge.load(name, backbone=backbone, dtype=precision) for name in names]
