@@ -102,6 +102,11 @@ def test_an_adapter_is_kept_and_calibrated_and_proved_again(workshop, tmp_path):
     assert any("not trained again" in note for note in again.proof.notes)
     assert again.proof.judge_figures["auroc"] == result.proof.judge_figures["auroc"]
     assert load_bundle(again.folder).metric.windows == "passages"
+    third = train_judge(request(folder, out=tmp_path / "third", metric_path=path), kept(again))
+    runs = [json.loads((made.folder / "run.json").read_bytes()) for made in (result, again, third)]
+    assert runs[1]["trained"] == runs[2]["trained"]
+    assert runs[2]["trained"]["config"] == runs[0]["config"]
+    assert runs[2]["trained"]["data"] == runs[0]["data"]
 
 
 def test_an_adapter_is_not_kept_for_another_question(workshop, tmp_path):

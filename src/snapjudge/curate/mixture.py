@@ -7,7 +7,7 @@ import ast
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from snapjudge.curate.surface import surface_question
 from snapjudge.errors import OptionInvalid
 
 HELD_BACK = 40  # one group in so many is kept for the curves
-_LETTERS_PER_TOKEN = 6  # no English text has fewer tokens than one in so many letters
 _RENAMED, _WRONG, _FACET, _DILUTED = 0.3, 0.25, 0.75, 0.08
 _SHORT = 600  # letters of a text that may be diluted
 _OPPOSITE, _WORDED, _TWICE = 0.3, 0.12, 0.4
@@ -109,6 +108,7 @@ class Mixture:
         without: files or tasks that are left out altogether, for measuring on what was never seen.
         weights: task -> how often it is drawn, instead of what the recipe says.
         share: how much of the rows is used, for measuring what data are worth.
+        tokens: how many tokens a content has; rows longer than their task reads are left out. Without it none are: judges read in windows.
 
     Raises:
         OptionInvalid: a file is missing, or a task is left without rows.
@@ -125,19 +125,21 @@ class Mixture:
         share: float = 1.0,
         instructions: bool = True,
         weights: Mapping[str, float] | None = None,
+        tokens: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         given = dict(weights or {})
         if odd := sorted(name for name, weight in given.items() if name not in recipe.tasks or weight <= 0):
             raise OptionInvalid(f"a weight of {given[odd[0]]:g} for {odd[0]!r}", hint=f"more than 0, for {', '.join(recipe.tasks)}", received=odd[0])
         self.recipe, self.seed, self.instructions = recipe, seed, instructions
-        self._folder, self._data, self._without, self._share = folder, data, set(without), share
+        self._folder, self._data, self._without, self._share, self._tokens = folder, data, set(without), share, tokens
         known = {*recipe.tasks, *recipe.files}
         if unknown := sorted(self._without - known):
             raise OptionInvalid(f"nothing in the recipe is called {unknown[0]!r}", hint=f"files and tasks: {', '.join(sorted(known))}", received=unknown[0])
         self._files: dict[str, list[Row]] = {}
         kept = [name for name in recipe.tasks if name not in self._without]
         self.tasks = {name: recipe.tasks[name].model_copy(update={"weight": given.get(name, recipe.tasks[name].weight)}) for name in kept}
-        self.too_long: Counter[str] = Counter()  # rows by file that are longer than their task reads, whatever the tokenizer
+        self.gathered: Counter[str] = Counter()  # rows by file
+        self.too_long: Counter[str] = Counter()  # those of them that are longer than their task reads
         self.rows: dict[str, list[Row]] = {}
         self.held_back: dict[str, list[Row]] = {}
         self.sides: dict[str, dict[str, _Side]] = {}
@@ -182,7 +184,6 @@ class Mixture:
 
     def _gather(self, name: str, task: Task) -> None:
         """The task's rows: labelled, benign, from templates and made; some groups are held back."""
-        most = task.longest * _LETTERS_PER_TOKEN
         rows = [replace(row, answer=row.label == task.yes) for file in self._kept(task.files) for row in self._file(file)]
         for file in self._kept(task.benign):
             rows += benign_rows(task, self._file(file))
@@ -191,8 +192,7 @@ class Mixture:
             rows += [Row(inputs, label, (category,), file, f"{file}:{number}", answer=label == task.yes) for number, inputs, label, category in made]
         for made_spec in task.made:
             rows += self._made(made_spec, task)
-        self.too_long.update(row.file for row in rows if length_of(row.inputs) > most)
-        rows = [row for row in rows if length_of(row.inputs) <= most]
+        rows = self._short(rows, task.longest)
         self.held_back[name] = [row for row in rows if _held(row)]
         kept = self.rows[name] = [row for row in rows if not _held(row)]
         labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
@@ -201,6 +201,19 @@ class Mixture:
             sides[str(row.answer) if task.questions else row.label if labelled else ""].files[row.file].append(row)
         self.sides[name] = dict(sorted(sides.items()))
         self.facets[name] = [_Facet.of(facet, kept) for facet in task.facets]
+
+    def _short(self, rows: list[Row], longest: int) -> list[Row]:
+        """Rows of at most so many tokens; the others are counted."""
+        self.gathered.update(row.file for row in rows)
+        if self._tokens is None:
+            return rows
+        kept = []
+        for row in rows:
+            if length_of(row.inputs) <= longest // 2 or self._tokens(row.inputs) <= longest:  # few letters are few tokens, with those of fields and tools
+                kept.append(row)
+            else:
+                self.too_long[row.file] += 1
+        return kept
 
     def _made(self, spec: Made, task: Task) -> list[Row]:
         parents = [row for file in self._kept(spec.files) for row in self._file(file) if spec.where in (None, row.label)]

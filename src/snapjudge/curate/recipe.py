@@ -4,6 +4,7 @@ Format: docs/pretraining.md. Every problem of a recipe is named with the place i
 """
 
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -94,7 +95,7 @@ class Template(Frozen):
 
 
 class Templates(Frozen):
-    """Rows written with slots, and what the slots may hold: texts, which may hold invented slots. A double brace is a brace."""
+    """Rows written with slots, and what the slots may hold: texts, which may hold slots in turn. A double brace is a brace."""
 
     slots: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     invented: dict[str, str] = Field(default_factory=dict, description="slot -> the method of Faker that fills it")
@@ -122,9 +123,12 @@ def read_templates(path: Path) -> Templates:
     unknown = sorted({slot for text in texts for slot in SLOT.findall(text) if slot and slot not in known})
     if unknown:
         raise OptionInvalid(f"{path}: no slot is called {unknown[0]!r}", hint=f"slots: {', '.join(sorted(known))}", received=unknown[0])
-    deep = sorted({name for name, own in found.slots.items() for text in own for slot in SLOT.findall(text) if slot in found.slots})
-    if deep:
-        raise OptionInvalid(f"{path}: a text of slot {deep[0]!r} holds another slot of texts", hint="give it slots under `invented` only", received=deep[0])
+    held = {name: {slot for text in own for slot in SLOT.findall(text) if slot in found.slots} for name, own in found.slots.items()}
+    try:
+        TopologicalSorter(held).prepare()
+    except CycleError as error:
+        circle = " in ".join(map(repr, reversed(error.args[1])))
+        raise OptionInvalid(f"{path}: slots hold each other: {circle}", hint="take one out of the other's texts", received=error.args[1][0]) from error
     return found
 
 

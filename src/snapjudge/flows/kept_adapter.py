@@ -23,10 +23,13 @@ _FIT = ("rate", "rank", "epochs", "batch", "teacher_share", "temperature")
 
 @dataclass(frozen=True)
 class KeptAdapter:
-    """An adapter, the record of its fit (`rate`, `history`, `seconds`), digests of the texts it has seen, and what is to be said of it."""
+    """An adapter, the record of its fit (`rate`, `history`, `seconds`), which judge it was trained as, how and on what, digests of the texts it has seen, and
+    what is to be said of it.
+    """
 
     adapter: Adapter
     record: dict[str, Any]
+    trained: dict[str, Any]
     seen: list[str]
     notes: list[str]
 
@@ -66,9 +69,10 @@ def kept_adapter(name: str, metric: Metric, readout: Readout, backbone: Backbone
             received=name,
         )
     adapter = judge.question.adapter
-    fits = json.loads((judge.bundle.folder / "run.json").read_bytes()).get("fits", {})  # a merged judge has none
-    record: dict[str, Any] = fits.get(adapter.scope, {"rate": 0.0, "history": [], "seconds": 0.0})
+    run = json.loads((judge.bundle.folder / "run.json").read_bytes())
+    record: dict[str, Any] = run.get("fits", {}).get(adapter.scope, {"rate": 0.0, "history": [], "seconds": 0.0})  # a merged judge has none
+    trained = run.get("trained") or {"judge": judge.name} | {name: run[name] for name in ("config", "data", "splits", "train_labels") if name in run}
     path = judge.bundle.folder / "seen.json"
     seen: list[str] = json.loads(path.read_bytes()) if path.exists() else []
     leaks = check_unseen(judge, test, allow=allow_leak)
-    return KeptAdapter(adapter, record, seen, [f"adapter of {judge.name} ({judge.bundle.digest[:16]}), not trained again", *leaks])
+    return KeptAdapter(adapter, record, trained, seen, [f"adapter of {judge.name} ({judge.bundle.digest[:16]}), not trained again", *leaks])

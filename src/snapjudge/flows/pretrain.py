@@ -5,6 +5,7 @@ The result is a folder like any other backbone's, with a record of how it came t
 
 import json
 import random
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +15,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from snapjudge.core.example import length_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.mixture import Mixture, Posed
 from snapjudge.curate.ranking import auroc
 from snapjudge.curate.read import file_digest
 from snapjudge.curate.recipe import read_recipe
-from snapjudge.errors import LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
+from snapjudge.errors import InputInvalid, LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
 from snapjudge.flows.bundling import now
 from snapjudge.flows.claims import claim_folder, refuse_taken
 from snapjudge.flows.record import machine, revision, versions
@@ -94,6 +94,9 @@ class _Pretraining:
         self.backbone = load_backbone(self.request.start)
         self.anchor = load_backbone(self.request.anchor) if self.request.anchor else None
         self._check_anchor()
+        if self.mask is not None:
+            self.backbone.content_mask = self.mask
+        self.asking = Asking(self.backbone)
         self.start = {"name": Path(self.backbone.name).name, "digest": self.backbone.digest}
         refuse_taken(self.work, _WHAT, resume=self.request.resume, restart=self.request.restart)
         self.progress.say(f"reading the rows of {len(recipe.tasks)} tasks")
@@ -106,11 +109,9 @@ class _Pretraining:
             share=self.request.share,
             instructions=self.request.instructions,
             weights=self.request.weights,
+            tokens=self._tokens,
         )
         self._claim()
-        if self.mask is not None:
-            self.backbone.content_mask = self.mask
-        self.asking = Asking(self.backbone)
         self.too_long = self._too_long()
         began = time.monotonic()
         result = train_whole(
@@ -146,16 +147,15 @@ class _Pretraining:
         }
         claim_folder(self.work, record, _WHAT, resume=request.resume, restart=request.restart)
 
+    def _tokens(self, inputs: Mapping[str, Any]) -> int:
+        try:
+            return self.asking.content(inputs).tokens
+        except InputInvalid:  # more windows than anything is read in
+            return sys.maxsize
+
     def _too_long(self) -> dict[str, str]:
-        """For each file with rows that are longer than its task reads, how many of how many: they are never drawn, and another is in their place."""
-        long, rows = self.mixture.too_long.copy(), self.mixture.too_long.copy()
-        for name, own in self.mixture.rows.items():
-            most = self.mixture.longest(name)
-            for row in own:
-                rows[row.file] += 1
-                if length_of(row.inputs) > most // 2:  # a text has at least so many letters as tokens; fields and tools add some
-                    long[row.file] += self.asking.content(row.inputs).tokens > most
-        found = {file: f"{count} of {rows[file]}" for file, count in sorted(long.items()) if count}
+        """For each file with rows that are longer than its task reads, how many of how many: they are never drawn."""
+        found = {file: f"{count} of {self.mixture.gathered[file]}" for file, count in sorted(self.mixture.too_long.items())}
         for file, count in found.items():
             self.progress.say(f"{file}: {count} rows are longer than their task reads, and left out")
         return found

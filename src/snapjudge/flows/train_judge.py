@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,7 @@ class _Training:
             )
         self.own_backbone: Path | None = None
         self.seen_before: list[str] = []  # texts that a kept adapter was trained on
+        self.trained: dict[str, Any] = {}  # how a kept adapter was
         self.said: list[tuple[float, ...] | None] = []
         self.embedded: dict[str, BaselineData] = {}
         self.encoded: NDArray[np.float64] | None = None  # frozen embeddings of the training split, a by-product of the readout's fit
@@ -190,7 +192,7 @@ class _Training:
         kept = kept_adapter(self.config.adapter, self.metric, self.readout, self.backbone, self.splits.test, allow_leak=self.config.allow_leak)
         for note in kept.notes:
             self._note(note)
-        self.seen_before = kept.seen
+        self.seen_before, self.trained = kept.seen, kept.trained
         question = Question(self.metric, self.readout, kept.adapter)
         log_p = raw_scores(self.backbone, question, self.contents["validation"], self.progress, "score validation")
         rate, history, seconds = (kept.record[name] for name in ("rate", "history", "seconds"))
@@ -351,6 +353,7 @@ class _Training:
             },
             "seconds": round(time.monotonic() - self.began, 1),
             "notes": self.notes,
+            **({"trained": self.trained} if self.trained else {}),
         }
         judge = NewJudge(
             metric=metric,
