@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.balance import balanced, matched
 from benchmarks.common import METRICS, ROOT, number_of
 from benchmarks.scope_data import everyday, of_assistants, of_fields
 from snapjudge.core.example import Example
@@ -30,6 +31,9 @@ from snapjudge.model.adapter import Scope
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
 _VALIDATION = 20  # one group in so many, where the backbone held back too little
 _WRITTEN, _WRITTEN_KINDS, _WRITTEN_MANNERS = 2000, 800, 400  # rows of unseen templates: of personal data, of kinds of toxicity, of manners
+_TOGETHER = {"train": 2000, "dev": 400}  # rows of templates with several kinds of personal data
+_LONG_REQUESTS = {"train": 3000, "dev": 800}  # rows of the templates of long requests
+_PASTED = {"train": 600, "dev": 150}  # rows of either answer whose document stands in the input
 _REQUESTS, _FIELDED = "intent_offtopic/clinc150", 3000  # requests by intent, and how many of them stand under a scope of some fields
 _BEGINNING = 200  # letters within which a refusal declines
 _DECLINES = re.compile(
@@ -131,7 +135,8 @@ def _has(kind: str) -> Label:
 @dataclass(frozen=True)
 class BuiltIn:
     """One built-in judge: the task its rows are of, how a row is labelled, the name its text is read under where that is another, what stands in a field that a
-    row lacks, the most rows of an answer that the `.dev` files give (0: all), and whether groups of the rows gathered for it are held back, too.
+    row lacks, the most rows of an answer that the `.dev` files give (0: all), whether groups of the rows gathered for it are held back, too, and the
+    label that has its share at every length, so that length does not tell it.
     """
 
     task: str
@@ -143,16 +148,17 @@ class BuiltIn:
     held: bool = False
     scope: Scope = "readout"
     epochs: int = 3
+    matched: str = ""
 
 
 JUDGES: dict[str, BuiltIn] = {
     "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000),
     "toxicity_category": BuiltIn("toxicity", _toxic_kind, 6000),
-    "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 6000),
-    "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard),
+    "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 7000, held=True, matched="safe"),
+    "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard, 7500, held=True, matched="none"),
     "unsafe_response": BuiltIn("unsafe_response", _yes_or_no("unsafe", "safe")),
     "unsafe_response_category": BuiltIn("unsafe_prompt", _hazard, rename={"input": "output"}),
-    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 6000),
+    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 7000, held=True, matched="clean"),
     "groundedness": BuiltIn("groundedness", _yes_or_no("grounded", "ungrounded"), 8000),
     "tool_selection": BuiltIn(
         "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
@@ -165,6 +171,15 @@ JUDGES: dict[str, BuiltIn] = {
     "off_topic": BuiltIn("off_topic", _yes_or_no("off_topic", "in_scope"), 8000, lacking={"context": everyday}, most=600, held=True, scope="all"),
     "refusal": BuiltIn("refusal", _yes_or_no("refusal", "answer")),
 }
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Templates that a judge has: the file, the most rows of it (0: all), and the categories it has an answer for (none: all)."""
+
+    file: str
+    most: int = 0
+    only: tuple[str, ...] = ()
 
 
 class JudgeData:
@@ -189,7 +204,7 @@ class JudgeData:
         return dict(_ORIGIN.findall((ROOT / "docs" / "mini.md").read_text(encoding="utf-8")))
 
     def parts(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Train, validation, calibration and test rows as JSON objects; training rows are balanced.
+        """Train, validation, calibration and test rows as JSON objects; training rows are balanced, for some judges at every length.
 
         No text and no group is in two parts: groups that share a text are dealt as one, and what a part shares with a later one is left out of it.
         """
@@ -210,7 +225,8 @@ class JudgeData:
         more = [row for row in kept if short or row["meta"]["source"] in files]
         validation += taken.without([row for row in more if number_of(row["meta"]["group"], "validation", _VALIDATION) == 0])
         taken.add(validation)
-        train = balanced(taken.without(kept), judge.rows, rng)
+        rows = taken.without(kept)
+        train = matched(rows, judge.rows, rng, judge.matched) if judge.matched else balanced(rows, judge.rows, rng)
         return {"train": train, "validation": validation, **found}
 
     def dev(self, task: str, files: Sequence[str] | None = None) -> list[Row]:
@@ -256,11 +272,27 @@ class JudgeData:
             return self.answers(part)
         if name == "off_topic":
             return self.scopes(part)
-        file, most = _written_for(name, part)
-        rows = self.templates(file) if file else []
-        if most:
-            rows = random.Random(self.seed).sample(rows, most)  # noqa: S311 - reproducible data
-        return [*rows, *(self.hazardous_answers(part) if name == "unsafe_response_category" else ())]
+        rows = [row for one in _written_for(name, part) for row in self.written(one)]
+        if name == "unsafe_response_category":
+            rows += self.hazardous_answers(part)
+        if name == "prompt_injection":
+            rows += self.pasted(part)
+        return rows
+
+    def written(self, spec: _Written) -> list[Row]:
+        """Rows of templates, at most so many."""
+        rows = [row for row in self.templates(spec.file) if not spec.only or row.categories[0] in spec.only]
+        return random.Random(self.seed).sample(rows, spec.most) if spec.most else rows  # noqa: S311 - reproducible data
+
+    def pasted(self, part: str) -> list[Row]:
+        """Documents, with an injection or without, that a user has pasted below a request about them: the input is then as long as an attack is."""
+        asks = read_templates(METRICS / f"{_long_requests(part)}.yaml").slots["paste"]
+        task = "prompt_injection"
+        parents = [row for row in (self.dev(task) if part == "dev" else self.mixture.rows.get(task, ())) if row.inputs.keys() == {"context"}]
+        rng = random.Random(f"{self.seed}:pasted")  # noqa: S311 - reproducible data
+        sides = [[row for row in parents if row.answer is answer] for answer in (True, False)]
+        chosen = [row for side in sides for row in rng.sample(side, min(_PASTED[part], len(side)))]
+        return [replace(row, inputs={"input": f"{rng.choice(asks)}\n\n{row.inputs['context']}"}, file="made/pasted") for row in chosen]
 
     def scopes(self, part: str) -> list[Row]:
         """Requests under what an assistant is for, in prose; and, for training, requests that an everyday assistant is not for."""
@@ -283,7 +315,8 @@ class JudgeData:
     def templates(self, file: str) -> list[Row]:
         """Rows of templates beside the metrics."""
         made = expanded(read_templates(METRICS / f"{file}.yaml"), self.seed)
-        return [Row(inputs, label, (category,), f"written/{file}", f"{file}:{number}", label == "True") for number, inputs, label, category in made]
+        kinds = {category: tuple(category.split(",")) for *_, category in made}
+        return [Row(inputs, label, kinds[category], f"written/{file}", f"{file}:{number}", label == "True") for number, inputs, label, category in made]
 
     def file(self, spec: Task, name: str, *, benign: bool = False) -> list[Row]:
         """One file's rows with their answers to the task's questions."""
@@ -306,18 +339,30 @@ class JudgeData:
         return found
 
 
-def _written_for(name: str, part: str) -> tuple[str, int]:
-    """The templates that a judge has for training or for calibration and test, and how many of their rows (0: all)."""
-    dev = part == "dev"
-    if JUDGES[name].task == "pii":
-        return ("pii_unseen", _WRITTEN) if dev else ("pii_written" if name in _BY_DIGITS else "", 0)
-    if JUDGES[name].label is _toxic_kind:
-        return ("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else ("toxic_kinds", 0)
-    if name == "politeness":
-        return ("politeness_unseen", _WRITTEN_MANNERS) if dev else ("politeness_written", 0)
-    if JUDGES[name].label is _hazard:
-        return ("code_abuse_unseen" if dev else "code_abuse"), 0
-    return ("toxic_kinds" if name == "toxicity" and not dev else ""), 0
+def _written_for(name: str, part: str) -> list[_Written]:
+    """The templates that a judge has for training or for calibration and test."""
+    judge, dev = JUDGES[name], part == "dev"
+    found: list[_Written] = []
+    if judge.task == "pii":
+        found += [_Written("pii_unseen", _WRITTEN)] if dev else []
+        found += [] if name == "pii" else [_Written("pii_together_unseen" if dev else "pii_together", _TOGETHER[part])]
+        found += [_Written("pii_written")] if name in _BY_DIGITS and not dev else []
+    elif judge.label is _toxic_kind:
+        found += [_Written("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else _Written("toxic_kinds")]
+    elif name == "toxicity":
+        found += [] if dev else [_Written("toxic_kinds")]
+    elif name == "politeness":
+        found += [_Written("politeness_unseen", _WRITTEN_MANNERS) if dev else _Written("politeness_written")]
+    elif name == "prompt_injection":
+        found += [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", "attack"))]
+    elif judge.task == "unsafe_prompt":
+        found += [_Written("code_abuse_unseen" if dev else "code_abuse")] if judge.label is _hazard else []
+        found += [] if judge.rename else [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", *HAZARDS))]
+    return found
+
+
+def _long_requests(part: str) -> str:
+    return "long_requests_unseen" if part == "dev" else "long_requests"
 
 
 def as_examples(rows: Sequence[dict[str, Any]], metric: Metric) -> list[Example]:
@@ -340,33 +385,6 @@ class _Taken:
         """The rows that share neither text nor group with them."""
         keys = (example.content_key for example in as_examples(rows, self.metric))
         return [row for row, key in zip(rows, keys, strict=True) if key not in self.texts and row["meta"]["group"] not in self.groups]
-
-
-def balanced(rows: Sequence[dict[str, Any]], count: int, rng: random.Random) -> list[dict[str, Any]]:
-    """Up to `count` rows, labels as even as they can be, and within a label the sources by the root of their size."""
-    by_label: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
-        by_label.setdefault(row["label"], {}).setdefault(row["meta"]["source"], []).append(row)
-    chosen: list[dict[str, Any]] = []
-    left = count
-    for position, label in enumerate(sorted(by_label, key=lambda name: sum(map(len, by_label[name].values())))):
-        share = left // (len(by_label) - position)
-        mine = _by_root(by_label[label], share, rng)
-        chosen += mine
-        left -= len(mine)
-    rng.shuffle(chosen)
-    return chosen
-
-
-def _by_root(sources: Mapping[str, list[dict[str, Any]]], count: int, rng: random.Random) -> list[dict[str, Any]]:
-    """Rows of some sources, small ones whole, large ones by the root of their size."""
-    chosen: list[dict[str, Any]] = []
-    names = sorted(sources, key=lambda name: len(sources[name]))
-    for position, name in enumerate(names):
-        weights = [len(sources[other]) ** 0.5 for other in names[position:]]
-        share = round((count - len(chosen)) * weights[0] / sum(weights))
-        chosen += rng.sample(sources[name], min(share, len(sources[name])))
-    return chosen
 
 
 def write_parts(parts: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """Searching for a merge: which method and weights serve several metrics best, each above its floor.
 
-Two ways: TPE (optuna) looks at the whole validation data at every trial; the bandit (UCB1 over fixed random configurations, as UniGuard describes) at one
-part of it at a time and spends its looks where they pay. Every trial is written down as it ends, so that a search goes on where it stopped.
+Two ways: TPE (optuna) looks at the whole validation data at every trial; the bandit (UCB1 over fixed random configurations, after UniGuard's search over merge
+parameters) at one part of it at a time and spends its looks where they pay. Every trial is written down as it ends, so that a search goes on where it stopped.
 Knows nothing of models: the caller hands in what measures a configuration.
 """
 
