@@ -110,7 +110,7 @@ class Panel:
         if len(backbones) != 1:
             raise BackboneMismatch(
                 f"a panel's judges share one backbone in one precision; these have {len(backbones)}: {', '.join(names) or 'no judges'}",
-                hint="make one panel for each backbone",
+                hint="ask judges of another backbone by themselves, in a panel or command of their own",
             )
         self.judges = {judge.name: judge for judge in judges}
         self.backbone = judges[0].backbone

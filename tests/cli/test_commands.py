@@ -124,6 +124,11 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
     assert "met" in proved.stdout
     asked = run("ask", "--judge", result.folder, "please buy")
     assert "says_buy@1" in asked.stdout
+    assert run("ask", "--judge", result.folder, "-", input="please buy").stdout == asked.stdout
+    odd = subprocess.run(
+        [sys.executable, "-m", "snapjudge.cli", "ask", "--judge", str(result.folder), "-"], input=b"\xff\xfe", capture_output=True, check=False
+    )
+    assert b"not UTF-8" in odd.stderr
     quick = run("ask", "--judge", result.folder, "--precision", "int8", "--json", "please buy")
     exact = run("ask", "--judge", result.folder, "--json", "please buy")
     near, true = (json.loads(found.stdout)["says_buy@1"]["probabilities"]["bad"] for found in (quick, exact))
@@ -149,6 +154,11 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
         (("train", "{metric}", "--data", "{data}", "--threshold", "fpr"), "threshold"),
         (("train", "{metric}", "--data", "{data}", "--gate", "good"), "gate"),
         (("train", "{metric}", "--data", "{data}", "--map", "output"), "--map"),
+        (("train", "{metric}", "--data", "{data}", "--out", ".", "--teacher", "nosuch"), "nosuch"),
+        (("ask", "--judge", "{judge}", "--field", "output=you fool", "dear friend"), "would not read the text"),
+        (("ask", "--judge", "{judge}", "--field", "output=you fool", "--field", "output=dear friend"), "given twice"),
+        (("ask", "--question", "What is it?", "--options", "a,b,a", "text"), "'a' stands there twice"),
+        (("pretrain", "recipe.yaml", "--data", ".", "--out", "o", "--rate", "0"), "--rate 0"),
     ],
 )
 def test_bad_arguments_give_exit_status_two_a_message_and_a_next_step(workshop, tmp_path, arguments, part):

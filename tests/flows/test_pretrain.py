@@ -1,6 +1,7 @@
 """Training a backbone on a recipe: an interrupted run goes on only with the recipe, data and options it was begun with; the record names the licences."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,39 @@ def test_a_request_that_is_refused_leaves_nothing_behind(tmp_path, request_of):
     with pytest.raises(OptionInvalid, match="cannot read"):
         pretrain(request_of(), CONFIG)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{files", "{yes: rude, files", "no row answers its questions with yes"),
+        ("['Is it rude?']", "[]", "asks nothing"),
+        ("['Is it rude?']", "['Is it rude?'], facets: [{field: label, ask: ['Is it {bogus}?'], names: {'True': rude}}]", "should hold {name}"),
+        ("['Is it rude?']", "['Is it rude?'], choices: [{ask: ['Which?'], names: {'True': rude, 'False': kind}}]", "should hold {options}"),
+        ("['Is it rude?']", "['Is it rude?'], made: [{kind: tools, files: [manners/forum], count: 5, label: 'False'}]", "could be made"),
+    ],
+)
+def test_a_recipe_that_teaches_nothing_is_refused(tmp_path, request_of, old, new, said):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace(old, new))
+    with pytest.raises(OptionInvalid, match=re.escape(said)):
+        pretrain(request_of(), CONFIG)
+    assert not (tmp_path / "out").exists()
+
+
+def test_answer_words_that_no_metric_may_have_are_left_out(tmp_path, request_of):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("{files", "{words: [[rude, 'not at all rude']], files"))
+    assert pretrain(request_of(), CONFIG).questions
+
+
+def test_a_folder_that_holds_a_model_is_not_written_over(tmp_path, request_of):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(RunConflict, match=r"already holds a model \(model.safetensors\)"):
+        pretrain(request_of(), CONFIG)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"precious"
+    same = replace(request_of(), out=tmp_path / "llama")
+    with pytest.raises(RunConflict, match="already holds a model"):
+        pretrain(same, CONFIG)
 
 
 def test_a_folder_of_another_kind_of_run_is_not_taken(tmp_path, request_of):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from snapjudge.errors import Interrupted, RunConflict, StorageFailed
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
 from snapjudge.flows.score_file import ScoreRequest, score_file
 from snapjudge.judge import Judge, Panel
 
@@ -52,7 +52,8 @@ def test_a_bad_line_abstains_with_its_reason_and_the_rest_go_on(panel, tmp_path)
     for part, reason in zip(("broken JSON", "empty text", "inputs.output", "inputs.output", "list"), reasons, strict=True):
         assert part in reason
     assert [line["abstained"]["line"] for line in found[1:-1]] == [2, 3, 4, 5, 6]
-    assert all(line["score"] is None and not line["flagged"] for line in found[1:-1])
+    told = {"id", "judge", "abstained"}
+    assert all(line.keys() == found[0].keys() | told and all(line[name] is None for name in line.keys() - told) for line in found[1:-1])
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_file(panel, tmp_path):
@@ -111,7 +112,12 @@ def test_an_existing_output_and_another_runs_partial_are_never_written_over(pane
         score_file(panel, ScoreRequest(source, other))
     with pytest.raises(RunConflict, match="another input"):
         score_file(panel, ScoreRequest(write(tmp_path / "in2.jsonl", many(200)), other))
+    (tmp_path / "other.jsonl.partial.json").write_text("{")
+    with pytest.raises(RunConflict, match="record is broken"):
+        score_file(panel, ScoreRequest(source, other))
     assert score_file(panel, ScoreRequest(source, other, restart=True)).records == 200
+    with pytest.raises(OptionInvalid, match="is what is to be scored"):
+        score_file(panel, ScoreRequest(source, source, overwrite=True))
 
 
 def test_a_file_that_has_grown_is_gone_on_with(panel, tmp_path):

@@ -11,6 +11,7 @@ from snapjudge.core.rules import Gate
 from snapjudge.errors import (
     BackboneMismatch,
     BackboneNotFound,
+    BundleNotFound,
     DataInvalid,
     DataLeak,
     Interrupted,
@@ -85,6 +86,18 @@ def test_a_second_training_writes_the_next_version_with_the_same_weights(worksho
     weights = [(one / "adapter" / "adapter_model.safetensors").read_bytes() for one in (result.folder, again.folder, second.folder)]
     assert weights[0] == weights[1] == weights[2]
     assert second.folder.name == "2"
+
+
+def test_a_training_that_fails_before_its_first_step_stands_in_nobodys_way(workshop, tmp_path):
+    folder, _ = workshop
+    with pytest.raises(BundleNotFound):
+        train_judge(request(folder, out=tmp_path), CONFIG.model_copy(update={"teacher": "nosuch"}))
+    assert not (tmp_path / "says_buy" / ".training").exists()
+    work = tmp_path / "says_buy" / ".training"
+    work.mkdir(parents=True)
+    (work / "run.json").write_text("[]")
+    with pytest.raises(RunConflict, match="was of other data"):
+        train_judge(request(folder, out=tmp_path, resume=True), CONFIG)
 
 
 def kept(result, seed=0):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from peft.utils import merge_utils
 
 from snapjudge.core.progress import Silent
-from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
 from snapjudge.model.adapter import Adapter
 from snapjudge.train.merge import METHODS, MergeConfig, merge_adapters, merge_weights
 from snapjudge.train.merge_search import SearchConfig, search
@@ -170,6 +170,22 @@ def test_a_search_finds_the_hill_and_goes_on_where_it_stopped(tmp_path, strategy
     assert abs(share - 0.45) < (0.15 if strategy == "tpe" else 0.3)  # where the mean of both is highest; a bandit has fewer arms than that has places
     with pytest.raises(RunConflict):
         search(hill, 2, config.model_copy(update={"seed": 5}), path=tmp_path / "cut.jsonl", progress=Silent())
+
+
+def test_a_search_that_fails_at_its_first_look_leaves_nothing_in_the_way(tmp_path):
+    config, path = SearchConfig(trials=3), tmp_path / "table.jsonl"
+
+    def broken(config, part):
+        raise OptionInvalid("these cannot be merged", hint="")
+
+    with pytest.raises(OptionInvalid):
+        search(broken, 2, config, path=path, progress=Silent())
+    assert not path.exists()
+    path.write_text("")  # killed before the first line was written
+    assert len(search(lambda *_: {"one": 0.5}, 2, config, path=path, progress=Silent()).trials) == 3
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed):
+        search(broken, 2, config, path=tmp_path / "file" / "table.jsonl", progress=Silent())
 
 
 def test_floors_come_before_the_mean(tmp_path):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field")] = None,
+    text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field; - reads standard input")] = None,
     judge: Annotated[list[str] | None, typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")] = None,
     question: Annotated[list[str] | None, typer.Option("--question", help="an open question in plain words; may be repeated")] = None,
     reworded: Annotated[
@@ -33,9 +33,10 @@ def ask(
     `snapjudge ask "Thanks, that helped!"`, `snapjudge ask --judge tone "..."`, `snapjudge ask --question "Is the user asking for a refund?" "..."`
     """
     with shown_errors(as_json=as_json):
-        names = [name for part in judge or () for name in part.split(",") if name]
+        names = list(dict.fromkeys(name for part in judge or () for name in part.split(",") if name))
         asked = _questions(question or (), reworded or (), options, levels)
         inputs = _fields(field or ())
+        text = _standard_input() if text == "-" else text
         found: dict[str, Judgement] = {}
         if names or not asked:
             found = _judged(names, text, inputs, backbone, precision.value, shown=not as_json)
@@ -64,6 +65,10 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
     groups: dict[str, list[Judge]] = defaultdict(list)
     for one in judges:
         groups["" if text is None else _place(one.metric, inputs)].append(one)
+    if text is not None and (not any(groups) or ("" in groups and "output" in inputs)):
+        deaf = ", ".join(one.name for one in groups[""])
+        hint = "give a text once, and each field by its name: --field output=... --field context=..."
+        raise OptionInvalid(f"{deaf} would not read the text: --field gives every field of it", hint=hint, received=text[:80])
     answers: dict[str, Judgement] = {}
     for place, some in groups.items():
         fields: dict[str, Any] = {**inputs, place: text} if place else inputs
@@ -119,9 +124,21 @@ def _questions(texts: "list[str] | tuple[()]", reworded: "list[str] | tuple[()]"
 
 
 def _place(metric: "Metric", inputs: dict[str, Any]) -> str:
-    """The field that the plain text of the command line goes to."""
+    """The field that the plain text of the command line goes to; none where all are given by name."""
     left = [name for name in metric.ordered_inputs if name not in inputs]
-    return "output" if "output" in left or not left else left[-1]
+    return "output" if "output" in left else left[-1] if left else ""
+
+
+def _standard_input() -> str:
+    """All of standard input, as text."""
+    import sys
+
+    from snapjudge.errors import InputInvalid
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputInvalid(f"standard input holds bytes that are not UTF-8 at {error.start}", hint="convert it, as with `iconv -t utf-8`") from error
 
 
 def _shares(answer: "Judgement") -> str:
@@ -143,6 +160,8 @@ def _fields(pairs: list[str] | tuple[()]) -> dict[str, Any]:
         name, sign, value = pair.partition("=")
         if not sign or name not in INPUT_NAMES:
             raise OptionInvalid(f"--field {pair!r} cannot be read", hint=f"FIELD=TEXT with a field among {', '.join(INPUT_NAMES)}", received=pair)
+        if name in found:
+            raise OptionInvalid(f"--field {name} is given twice", hint="one text for each field", received=pair)
         try:
             found[name] = json.loads(value) if name in ("messages", "tools") else value
         except json.JSONDecodeError:

@@ -23,20 +23,21 @@ def pretrain(
     steps: Annotated[int, typer.Option("--steps", min=1, help="updates")] = 2000,
     batch: Annotated[int, typer.Option("--batch", min=1, help="contents in a step")] = 64,
     rate: Annotated[float, typer.Option("--rate", help="peak learning rate")] = 1.5e-4,
-    seed: Annotated[int, typer.Option("--seed", help="for rows, wordings and batches")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="for rows, wordings and batches")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="drop an interrupted training and start over")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Train all weights of a backbone on a recipe's tasks; the folder it writes is used with --backbone."""
     with shown_errors(as_json=as_json):
+        from snapjudge.cli.settings import checked_config
         from snapjudge.curate.read import parse_numbers
         from snapjudge.flows.pretrain import PretrainRequest, pretrain
         from snapjudge.train.multitask import WholeConfig
 
         weights = parse_numbers(weight or (), "--weight")
         request = PretrainRequest(recipe, data, out, start, tuple(without or ()), share, instructions, content_mask, weights, anchor, resume, restart)
-        config = WholeConfig(steps=steps, batch=batch, rate=rate, seed=seed, anchor_weight=anchor_weight)
+        config = checked_config(WholeConfig, "pretrain", steps=steps, batch=batch, rate=rate, seed=seed, anchor_weight=anchor_weight)
         with stop_on_interrupt() as stop, Bars() as bars:
             result = pretrain(request, config, bars, stop)
         figures = result.history[-1]["figures"] if result.history else {}

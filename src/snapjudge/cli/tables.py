@@ -34,8 +34,11 @@ def verdict(judge: Judge, found: Judgement) -> str:
     """A judgement in a few words: flagged or not, the most likely label, the score and the threshold it was held against."""
     if not judge.metric.positive_labels:
         return f"{escape(found.label)}  score {found.score:.3f}"
-    flag = "[red]flagged[/red]" if found.flagged else "[green]not flagged[/green]"
-    return f"{flag}  {escape(found.label)}  score {found.score:.3f} (flagged from {judge.bundle.calibration.threshold.value:.3f})"
+    flag, label = "[red]flagged[/red]" if found.flagged else "[green]not flagged[/green]", found.label
+    if found.flagged and label not in judge.metric.positive_labels:  # no kind is likelier than none, all together are
+        kind = max(judge.metric.positive_labels, key=lambda one: found.probabilities[one])
+        label = f"{kind} or another kind"
+    return f"{flag}  {escape(label)}  score {found.score:.3f} (flagged from {judge.bundle.calibration.threshold.value:.3f})"
 
 
 def print_agreement(found: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def train(
     rank: Annotated[int, typer.Option("--rank", help="LoRA rank")] = 16,
     epochs: Annotated[int | None, typer.Option("--epochs", help="number of epochs instead of the automatic one")] = None,
     batch: Annotated[int, typer.Option("--batch", help="examples per step")] = 32,
-    seed: Annotated[int, typer.Option("--seed", help="for splits, batches and initial weights")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="for splits, batches and initial weights")] = 0,
     cache_gb: Annotated[float, typer.Option("--cache-gb", help="content states kept in the device's memory, GiB; the rest goes to a file")] = 2.0,
     calibrate_by: Annotated[str, typer.Option("--calibrate-by", help="length or source: parts of the traffic with a calibration map of their own")] = "",
     probes: Annotated[int, typer.Option("--probes", min=0, help="test examples that are probed with noise; 0 for none")] = 100,
@@ -48,16 +48,18 @@ def train(
 ) -> None:
     """Train, calibrate and prove a judge; write its bundle and report."""
     with shown_errors(as_json=as_json):
-        from snapjudge.cli.settings import training_config
+        from snapjudge.cli.settings import checked_config
         from snapjudge.cli.tables import print_proof
         from snapjudge.core.rules import Gate
         from snapjudge.curate.read import parse_map
         from snapjudge.flows.train_judge import train_judge
-        from snapjudge.flows.train_terms import TrainRequest
+        from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 
         fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
         fit |= {"teacher_share": teacher_share, "temperature": temperature}
-        config = training_config(
+        config = checked_config(
+            TrainConfig,
+            "train",
             scope=scope,
             backbone=backbone,
             threshold=threshold,

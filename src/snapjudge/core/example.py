@@ -209,7 +209,7 @@ def _turn_problem(turn: object) -> tuple[str, str] | None:
 def _invalid(problems: Sequence[Problem]) -> InputInvalid:
     return InputInvalid(
         "; ".join(str(problem) for problem in problems),
-        hint='inputs are {"output": "..."} with the standard field names; rename columns with --map output=COLUMN',
+        hint='inputs are {"output": "..."} with the standard field names: `ask --field context=...` gives one, --map output=COLUMN names a column of a file',
     )
 
 

@@ -31,8 +31,10 @@ class OpenQuestion(Frozen):
     def _fitting(self) -> "OpenQuestion":
         if self.type == "boolean" and self.options:
             raise ValueError("a boolean question has no options; make it a choice or a score")
-        if self.type != "boolean" and not 2 <= len(set(self.options)) == len(self.options) <= 255:
-            raise ValueError(f"a {self.type} question needs 2 to 255 different options; found {len(self.options)}")
+        if twice := [name for name in self.options if self.options.count(name) > 1]:
+            raise ValueError(f"the option {twice[0]!r} stands there twice")
+        if self.type != "boolean" and not 2 <= len(self.options) <= 255:
+            raise ValueError(f"a {self.type} question needs 2 to 255 options; found {len(self.options)}")
         if unknown := [name for name in self.meanings if name not in self.options]:
             raise ValueError(f"a meaning of {unknown[0]!r}, which is no option")
         return self

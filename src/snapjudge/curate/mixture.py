@@ -191,7 +191,16 @@ class Mixture:
             made = expanded(read_templates(self._folder / file), self.seed)
             rows += [Row(inputs, label, (category,), file, f"{file}:{number}", answer=label == task.yes) for number, inputs, label, category in made]
         for made_spec in task.made:
-            rows += self._made(made_spec, task)
+            made_rows = self._made(made_spec, task)
+            if self._kept(made_spec.files) and not made_rows:
+                hint = "`files` and `where` name rows that it can be made from: see docs/pretraining.md"
+                raise OptionInvalid(f"task {name}: no rows of kind {made_spec.kind} could be made", hint=hint, received=made_spec.kind)
+            rows += made_rows
+        if rows and task.questions and not any(row.answer for row in rows):
+            found = ", ".join(sorted({row.label for row in rows})[:8])
+            raise OptionInvalid(
+                f"task {name}: no row answers its questions with yes", hint=f"`yes: {task.yes}` is to be one of its labels: {found}", received=task.yes
+            )
         rows = self._short(rows, task.longest)
         self.held_back[name] = [row for row in rows if _held(row)]
         kept = self.rows[name] = [row for row in rows if not _held(row)]

@@ -6,10 +6,11 @@ Format: docs/pretraining.md. Every problem of a recipe is named with the place i
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import InputName, Name
@@ -31,6 +32,11 @@ class Facet(Frozen):
     skip: tuple[str, ...] = ()
     absent: bool = Field(default=False, description="rows without a value are asked, too; the answer is no")
 
+    @model_validator(mode="after")
+    def _filled(self) -> "Facet":
+        _check_places(self.ask, "name")
+        return self
+
 
 class Choice(Frozen):
     """A question with several one-word answers, which the wording lists in random order."""
@@ -39,6 +45,11 @@ class Choice(Frozen):
     ask: tuple[str, ...] = Field(min_length=1, description="wordings; {options} becomes the answers")
     names: dict[str, str] = Field(min_length=2, description="value -> the word that answers")
     listed: bool = Field(default=True, description="False: all answers, not listed, as for the digits of a rubric")
+
+    @model_validator(mode="after")
+    def _filled(self) -> "Choice":
+        _check_places(self.ask, "options" if self.listed else "")
+        return self
 
 
 class Made(Frozen):
@@ -69,6 +80,12 @@ class Task(Frozen):
     facets: tuple[Facet, ...] = ()
     choices: tuple[Choice, ...] = ()
     never_in: tuple[str, ...] = Field(default=(), description="files whose rows, when asked this task's question, answer no")
+
+    @model_validator(mode="after")
+    def _asks(self) -> "Task":
+        if not (self.questions or self.facets or self.choices):
+            raise ValueError("it asks nothing: give it `questions`, `facets` or `choices`")
+        return self
 
 
 class Recipe(Frozen):
@@ -130,6 +147,14 @@ def read_templates(path: Path) -> Templates:
         circle = " in ".join(map(repr, reversed(error.args[1])))
         raise OptionInvalid(f"{path}: slots hold each other: {circle}", hint="take one out of the other's texts", received=error.args[1][0]) from error
     return found
+
+
+def _check_places(wordings: tuple[str, ...], name: str) -> None:
+    """Every wording has the place that is filled in, and no other."""
+    for wording in wordings:
+        places = {place for _, place, _, _ in Formatter().parse(wording) if place is not None}
+        if places - {name} or (name and name not in places):
+            raise ValueError(f"the wording {wording!r} should hold {{{name}}} and no other place" if name else f"the wording {wording!r} should hold no place")
 
 
 def _checked(path: Path, kind: type[_Kind]) -> _Kind:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,27 @@ def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> Non
         raise RunConflict(f"an interrupted training of {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
 
 
+def _digest(mark: Path) -> str:
+    """Of the record that the folder belongs to; nothing where there is none, or a broken one."""
+    try:
+        return str(json.loads(mark.read_bytes())["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+@contextmanager
+def released(folder: Path) -> Iterator[None]:
+    """Give the folder back where a run fails before it has anything to go on from: a mistake in a command does not stand in the way of the right one."""
+    try:
+        yield
+    except BaseException:
+        if folder.exists() and {path.name for path in folder.iterdir()} <= {MARK}:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # there is something in it
+                folder.parent.rmdir()
+        raise
+
+
 def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> None:
     """Make the folder, or take the one that an interrupted run of the same record left.
 
@@ -38,12 +60,9 @@ def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: 
     mark = folder / MARK
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists() and any(folder.iterdir()):  # an empty one is of a run that was killed before it wrote anything
-        known = json.loads(mark.read_bytes())["digest"] if mark.exists() else ""
-        if known != digest:
-            raise RunConflict(
-                f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart"
-            )
+    begun = folder.exists() and any(folder.iterdir())  # an empty one is of a run that was killed before it wrote anything
+    if begun and _digest(mark) != digest:
+        raise RunConflict(f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_file(mark, json.dumps({"digest": digest, **record}, indent=2))

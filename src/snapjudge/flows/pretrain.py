@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
@@ -23,7 +24,7 @@ from snapjudge.curate.read import file_digest
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.errors import InputInvalid, LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
 from snapjudge.flows.bundling import now
-from snapjudge.flows.claims import claim_folder, refuse_taken
+from snapjudge.flows.claims import claim_folder, refuse_taken, released
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.model.backbone import Backbone, ContentMask
 from snapjudge.model.hub import EMBEDDED, LAYOUT_FILE, RECORD_FILE, backbone_folder, load_backbone
@@ -35,6 +36,7 @@ from snapjudge.train.save import save_backbone
 
 _LOOKED_AT = 100  # held-back rows of each task in a curve
 _WHAT = "a backbone"
+_MODEL = ("config.json", "model.safetensors")
 NOTICE = "NOTICE"
 
 
@@ -77,8 +79,8 @@ def pretrain(request: PretrainRequest, config: WholeConfig, progress: Progress |
 class _Pretraining:
     def __init__(self, request: PretrainRequest, config: WholeConfig, progress: Progress, stop: Callable[[], bool]) -> None:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
-        if (request.out / RECORD_FILE).exists():
-            raise RunConflict(f"{request.out} already holds a trained backbone", hint="choose another --out", received=str(request.out))
+        if taken := [name for name in (RECORD_FILE, *_MODEL) if (request.out / name).exists()]:
+            raise RunConflict(f"{request.out} already holds a model ({taken[0]})", hint="choose another --out", received=str(request.out))
         if not 0 < request.share <= 1:
             raise OptionInvalid(f"a share of {request.share}", hint="more than 0 and at most 1", received=str(request.share))
         self.mask: ContentMask | None = next((mask for mask in get_args(ContentMask) if mask == request.content_mask), None)
@@ -114,16 +116,17 @@ class _Pretraining:
         self._claim()
         self.too_long = self._too_long()
         began = time.monotonic()
-        result = train_whole(
-            self.backbone,
-            self._draw,
-            self.config,
-            look=self._look,
-            state=self.work / "state.safetensors",
-            progress=self.progress,
-            stop=self.stop,
-            anchor=self.anchor,
-        )
+        with released(self.work):
+            result = train_whole(
+                self.backbone,
+                self._draw,
+                self.config,
+                look=self._look,
+                state=self.work / "state.safetensors",
+                progress=self.progress,
+                stop=self.stop,
+                anchor=self.anchor,
+            )
         self._write(result, time.monotonic() - began)
         return result
 
@@ -243,10 +246,10 @@ class Asking:
 
     def _made(self, posed: Posed) -> Question | None:
         labels = {word: (word,) for word in posed.words}
-        metric = Metric(name="posed", version=1, type="choice", inputs=("output",), question=posed.text, labels=labels)
         try:
+            metric = Metric(name="posed", version=1, type="choice", inputs=("output",), question=posed.text, labels=labels)
             return Question(metric, render_readout(metric, self.backbone))
-        except (LabelNotOneToken, MetricInvalid):
+        except (LabelNotOneToken, MetricInvalid, ValidationError):
             return None
 
 

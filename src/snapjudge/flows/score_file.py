@@ -17,7 +17,7 @@ from typing import IO, Any
 from snapjudge.core.judgement import Abstention, Judgement
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.read import Record, records
-from snapjudge.errors import Interrupted, RunConflict, StorageFailed
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
 from snapjudge.judge import CHUNK, Panel
 from snapjudge.store.files import storage_errors, write_file
 
@@ -47,6 +47,7 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
     """Write one line per record and judge, in order.
 
     Raises:
+        OptionInvalid: the output is the input.
         RunConflict: the output exists, or belongs to another input or other judges.
         StorageFailed: the disk is full; what was written stays, and the same command goes on from there.
         Interrupted: `stop` said so; the same command goes on from there.
@@ -54,6 +55,8 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
     progress = progress or Silent()
     if request.source is not None and not request.source.is_file():
         raise StorageFailed(f"no file {request.source}", hint="check the path; - reads standard input", received=str(request.source))
+    if request.source is not None and request.out is not None and request.source.resolve() == request.out.resolve():
+        raise OptionInvalid(f"{request.out} is what is to be scored", hint="write to another file with --out", received=str(request.out))
     if request.out is None:
         return _score(panel, request, _Stream(sys.stdout), progress, stop)
     with _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink:
@@ -109,14 +112,13 @@ def _source(record: Record) -> str:
 
 
 def output_line(record: Record, answer: Judgement | Abstention) -> str:
-    """One line of output: {id, judge, label, score, probabilities, confidence, p_max, flagged, windows} or {id, judge, abstained}."""
+    """One line of output: {id} with the judgement's fields; of an abstention they are null, and `abstained` tells why."""
     stated = None if record.data is None else record.data.get("id")
     identity: dict[str, Any] = {"id": stated if isinstance(stated, str | int) else record.id or f"line {record.line}"}
     if isinstance(answer, Judgement):
         return _json({**identity, **answer.model_dump(mode="json")})
     reason = {"code": answer.code, "message": answer.message, "line": record.line}
-    empty = dict.fromkeys(("label", "score", "probabilities", "confidence", "p_max"))
-    return _json({**identity, "judge": answer.judge, **empty, "flagged": False, "windows": 0, "abstained": reason})
+    return _json({**identity, **dict.fromkeys(Judgement.model_fields), "judge": answer.judge, "abstained": reason})
 
 
 def _json(line: dict[str, Any]) -> str:
@@ -179,10 +181,11 @@ class _Partial:
             raise RunConflict(f"{out} exists", hint="choose another name, or pass --overwrite", received=str(out))
         done, size, trail = 0, 0, ""
         if mark.exists() and partial.exists() and not restart:
-            known = json.loads(mark.read_bytes())
-            if known["identity"] != identity:
+            known = _read(mark)
+            if known.get("identity") != identity:
                 raise RunConflict(
-                    f"{partial} was written from another input, with other judges or other columns", hint="repeat that command, or start over with --restart"
+                    f"{partial} was written from another input, with other judges or other columns, or its record is broken",
+                    hint="repeat that command, or start over with --restart",
                 )
             done, size, trail = known["records"], known["bytes"], known["trail"]
         with storage_errors(out):
@@ -219,6 +222,15 @@ class _Partial:
         with storage_errors(self._out):
             partial.replace(self._out)
             mark.unlink(missing_ok=True)
+
+
+def _read(mark: Path) -> dict[str, Any]:
+    """The record beside an interrupted output; nothing where it is broken."""
+    try:
+        known = json.loads(mark.read_bytes())
+    except ValueError:
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _partial_paths(out: Path) -> tuple[Path, Path]:

@@ -23,7 +23,7 @@ from snapjudge.curate.suite import read_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem
 from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
-from snapjudge.flows.claims import claim_folder
+from snapjudge.flows.claims import claim_folder, released
 from snapjudge.flows.distilling import taught
 from snapjudge.flows.kept_adapter import check_untrained, kept_adapter
 from snapjudge.flows.metric_files import read_metric
@@ -35,7 +35,7 @@ from snapjudge.flows.training_data import data_digests, read_splits, read_unlabe
 from snapjudge.flows.variants import with_noise, without_optional
 from snapjudge.flows.whole_fit import fit_backbone
 from snapjudge.model.adapter import Scope
-from snapjudge.model.hub import load_backbone
+from snapjudge.model.hub import EMBEDDED, load_backbone
 from snapjudge.model.prompt import render_readout
 from snapjudge.model.reading import Question
 from snapjudge.prove import baselines
@@ -108,7 +108,8 @@ class _Training:
         self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
         work = self._work_folder()
-        fits, chosen = self._fit(work)
+        with released(work):
+            fits, chosen = self._fit(work)
         log_p = {"calibration": self._scores(fits[chosen], "calibration")}
         began = time.monotonic()
         log_p["test"] = self._scores(fits[chosen], "test")
@@ -358,7 +359,7 @@ class _Training:
         judge = NewJudge(
             metric=metric,
             version=version,
-            backbone=BackboneId(name=self.backbone.name if own is None else OWN_BACKBONE, digest=self.judged_by.digest),
+            backbone=BackboneId(name=_placed(self.backbone.name) if own is None else OWN_BACKBONE, digest=self.judged_by.digest),
             scope=proof.scope,
             adapter=fits[scope].adapter,
             calibration=calibration,
@@ -382,6 +383,11 @@ class _Training:
     def _note(self, text: str) -> None:
         self.notes.append(text)
         self.progress.say(text)
+
+
+def _placed(backbone: str) -> str:
+    """The name of a backbone by which it is found from any folder: where it is one on this machine, its whole path."""
+    return str(Path(backbone).resolve()) if backbone != EMBEDDED and Path(backbone).is_dir() else backbone
 
 
 def _rule(text: str | None, metric: Metric) -> ThresholdRule | None:

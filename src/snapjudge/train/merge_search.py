@@ -20,7 +20,7 @@ from pydantic import Field
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.progress import Progress
 from snapjudge.errors import Interrupted, RunConflict
-from snapjudge.store.files import write_file
+from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.merge import METHODS, MergeConfig, Method
 
 PARTS = 4  # of the validation data, for the bandit
@@ -90,7 +90,12 @@ class _Search:
     def run(self) -> SearchResult:
         self.trials = self._known()
         self.progress.start("search merges", max(0, self.config.trials - len(self.trials)))
-        (self._by_tpe if self.config.strategy == "tpe" else self._by_bandit)()
+        try:
+            (self._by_tpe if self.config.strategy == "tpe" else self._by_bandit)()
+        except BaseException:
+            if not self.trials:  # nothing to go on from: the right command need not be told about the wrong one
+                self.path.unlink()
+            raise
         floors = self.config.floors
         whole = [trial for trial in self.trials if trial.part is None]
         best = max(whole, key=lambda trial: trial.value(floors))
@@ -157,11 +162,12 @@ class _Search:
 
     def _known(self) -> list[Trial]:
         told = json.dumps({"search": self.config.model_dump(mode="json"), "models": self.models})
-        if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(told + "\n", encoding="utf-8")
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        if not text:
+            with storage_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.write_text(told + "\n", encoding="utf-8")
             return []
-        text = self.path.read_text(encoding="utf-8")
         first, *rest = text.splitlines()
         if first != told:
             raise RunConflict(f"{self.path} is the table of another search", hint="choose another --out, or --restart")
