@@ -31,6 +31,7 @@ from snapjudge.model.adapter import Scope
 RECIPE = ROOT / "recipes" / "mini" / "recipe.yaml"
 _VALIDATION = 20  # one group in so many, where the backbone held back too little
 _WRITTEN, _WRITTEN_KINDS, _WRITTEN_MANNERS = 2000, 800, 400  # rows of unseen templates: of personal data, of kinds of toxicity, of manners
+_IDENTITY = 600  # rows of statements about who people are
 _TOGETHER = {"train": 2000, "dev": 400}  # rows of templates with several kinds of personal data
 _LONG_REQUESTS = {"train": 3000, "dev": 800}  # rows of the templates of long requests
 _PASTED = {"train": 600, "dev": 150}  # rows of either answer whose document stands in the input
@@ -352,7 +353,7 @@ def _written_for(name: str, part: str) -> list[_Written]:
     elif name == "toxicity":
         found += [] if dev else [_Written("toxic_kinds")]
     elif name == "politeness":
-        found += [_Written("politeness_unseen", _WRITTEN_MANNERS) if dev else _Written("politeness_written")]
+        found += [_Written("politeness_unseen", _WRITTEN_MANNERS)] if dev else [_Written("politeness_written"), _Written("identity", _IDENTITY)]
     elif name == "prompt_injection":
         found += [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", "attack"))]
     elif judge.task == "unsafe_prompt":

@@ -133,13 +133,18 @@ def measured(name: str, judge: Judge, data: JudgeData, start: str, kept: Mapping
 
 
 def lookalikes(judge: Judge) -> dict[str, Any]:
-    """How many harmless texts with the words of harmful ones a judge flags, where some were written for it."""
-    texts = yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()).get(judge.metric.name)
-    if not texts:
-        return {}
-    place = "input" if "input" in judge.metric.inputs and "input" not in judge.metric.optional else judge.metric.ordered_inputs[-1]
-    flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({place: text} for text in texts)]
-    return {"look-alikes": {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}}
+    """How many harmless texts with the words of harmful ones a judge flags, where some were written for it; and how many that tell who somebody is."""
+    metric, written = judge.metric, yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text())
+    place = "input" if "input" in metric.inputs and "input" not in metric.optional else metric.ordered_inputs[-1]
+    named = {"look-alikes": written.get(metric.name), "who people are": written["anybody"]}
+    if not metric.positive_labels or not set(metric.needed_inputs) <= {place}:
+        named.pop("who people are")
+    found = {}
+    for name, texts in named.items():
+        if texts:
+            flags = [isinstance(one, Judgement) and one.flagged for one in judge.score_many({place: text} for text in texts)]
+            found[name] = {"rows": len(flags), "fpr": [round(value, 4) for value in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]}
+    return found
 
 
 def of_length(name: str, data: JudgeData) -> dict[str, Any]:
@@ -270,7 +275,8 @@ def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) ->
 def away(name: str, own: Mapping[str, Any]) -> tuple[Elsewhere, ...]:
     """A judge on data sets that it did not learn from: as it ships, and trained again without them."""
     figure = shown_figure(name)
-    sets = {**own["unseen"], **({f"{own['look-alikes']['rows']} harmless look-alikes": own["look-alikes"]} if "look-alikes" in own else {})}
+    written = {"look-alikes": "harmless look-alikes", "who people are": "statements about who people are"}
+    sets = {**own["unseen"], **{f"{own[one]['rows']} {called}": own[one] for one, called in written.items() if one in own}}
     shipped = [Elsewhere(data=file, retrained=False, figures={one: found[one] for one in (figure, "fpr") if one in found}) for file, found in sets.items()]
     again = [row for row in left_out() if row["task"] == name and figure in row["figures"].get("judge", {})]
     return (*shipped, *(Elsewhere(data=row["set"], retrained=True, figures={figure: row["figures"]["judge"][figure]}) for row in again))
@@ -372,6 +378,8 @@ def unseen_rows(judges: Mapping[str, Any]) -> list[str]:
             lines.append(f"| `{name}` | {file} | {shown} |")
         if "look-alikes" in own:
             lines.append(f"| `{name}` | {own['look-alikes']['rows']} look-alikes written for this | fpr {show(own['look-alikes']['fpr'])} |")
+        if own.get("who people are", {"fpr": [0.0]})["fpr"][0] > 0:
+            lines.append(f"| `{name}` | {own['who people are']['rows']} statements about who people are | fpr {show(own['who people are']['fpr'])} |")
     return lines
 
 

@@ -269,7 +269,7 @@ def test_they_are_listed_with_figures_and_limits_also_on_data_they_did_not_learn
     assert set(listed) == set(bundles)
     assert all(one["figures"] and one["limits"] for one in listed.values())
     away = {one["data"]: one for one in listed["prompt_injection"]["elsewhere"]}
-    assert away["prompt_injection/promptshield"]["figures"]["fpr"][0] > 0.1, "ten times what its own calibration rows promise"
+    assert away["prompt_injection/promptshield"]["figures"]["fpr"][0] > 0.05, "five times what its own calibration rows promise"
     assert away["prompt_injection/bipia"]["retrained"]
     told = run("judges").stdout.partition("prompt_injection@1")[2].partition("refusal@1")[0]
     assert re.search(r"on data it did not learn from: AUROC 0\.\d\d to [01]\.\d\d on 4 data sets", " ".join(told.split()))

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from snapjudge.errors import RunConflict
+from snapjudge.errors import Interrupted, RunConflict
 from snapjudge.store.files import storage_errors, write_file
 
 MARK = "run.json"
@@ -37,7 +37,9 @@ def released(folder: Path) -> Iterator[None]:
     """Give the folder back where a run fails before it has anything to go on from: a mistake in a command does not stand in the way of the right one."""
     try:
         yield
-    except BaseException:
+    except Interrupted:
+        raise
+    except Exception:
         if folder.exists() and {path.name for path in folder.iterdir()} <= {MARK}:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # there is something in it

@@ -92,7 +92,9 @@ class _Search:
         self.progress.start("search merges", max(0, self.config.trials - len(self.trials)))
         try:
             (self._by_tpe if self.config.strategy == "tpe" else self._by_bandit)()
-        except BaseException:
+        except Interrupted:
+            raise
+        except Exception:
             if not self.trials:  # nothing to go on from: the right command need not be told about the wrong one
                 self.path.unlink()
             raise
