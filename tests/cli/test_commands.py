@@ -274,3 +274,5 @@ def test_merging_says_what_it_needs(workshop, tmp_path):
     assert "one judge alone" in one.stderr
     odd = run("merge", result.folder, result.folder, "--data", "says_buy=x", "--method", "average")
     assert "an option cannot be read: method" in odd.stderr
+    for more, said in ((("--weights", "1,2"), "finds the weights itself"), (("--floor", "says_buy=1.5"), "reaches 1.5")):
+        assert said in run("merge", result.folder, result.folder, "--data", "says_buy=x", *more).stderr

@@ -52,6 +52,10 @@ def merge(
         except (ValidationError, ValueError) as error:
             reason = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}" if isinstance(error, ValidationError) else str(error)
             raise OptionInvalid(f"an option cannot be read: {reason}", hint="snapjudge merge --help") from error
+        if fixed is None and weights:
+            raise OptionInvalid("a search finds the weights itself", hint="--method linear --weights 1,2, or leave --weights out", received=weights)
+        if high := [name for name, value in floors.items() if value > 1]:
+            raise OptionInvalid(f"no figure of {high[0]} reaches {floors[high[0]]:g}", hint="a floor of at most 1, such as 0.9", received=high[0])
         request = MergeRequest(judges, files, out, search, fixed, rank, allow_leak, resume, restart)
         with stop_on_interrupt() as stop, Bars() as bars:
             result = merge_judges(request, bars, stop)
