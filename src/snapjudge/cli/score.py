@@ -34,7 +34,6 @@ def score(
         if as_json and out != "-":
             print_json({**vars(result), "out": out})
         elif out != "-":
-            whole = result.records and result.abstained == result.records * len(panel.judges)
-            if whole:
+            if result.records and result.abstained == result.records * len(panel.judges):
                 errors.print(f"none of them could be judged; the first line of {out} says why", style="yellow", markup=False)
             errors.print(f"{result.records} records scored ({result.resumed} before), {result.flagged} judgements flagged, {result.abstained} abstained; {out}")

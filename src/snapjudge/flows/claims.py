@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snapjudge.errors import Interrupted, RunConflict
-from snapjudge.store.files import storage_errors, write_file
+from snapjudge.store.files import read_record, storage_errors, write_file
 
 MARK = "run.json"
 
@@ -22,14 +22,6 @@ def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> Non
     """
     if folder.exists() and not (resume or restart):
         raise RunConflict(f"an interrupted training of {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
-
-
-def _digest(mark: Path) -> str:
-    """Of the record that the folder belongs to; nothing where there is none, or a broken one."""
-    try:
-        return str(json.loads(mark.read_bytes())["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 @contextmanager
@@ -63,7 +55,7 @@ def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: 
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     begun = folder.exists() and any(folder.iterdir())  # an empty one is of a run that was killed before it wrote anything
-    if begun and _digest(mark) != digest:
+    if begun and read_record(mark).get("digest") != digest:
         raise RunConflict(f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

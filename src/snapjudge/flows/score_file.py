@@ -19,7 +19,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.read import Record, records
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
 from snapjudge.judge import CHUNK, Panel
-from snapjudge.store.files import storage_errors, write_file
+from snapjudge.store.files import read_record, storage_errors, write_file
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class _Partial:
             raise RunConflict(f"{out} exists", hint="choose another name, or pass --overwrite", received=str(out))
         done, size, trail = 0, 0, ""
         if mark.exists() and partial.exists() and not restart:
-            known = _read(mark)
+            known = read_record(mark)
             if known.get("identity") != identity:
                 raise RunConflict(
                     f"{partial} was written from another input, with other judges or other columns, or its record is broken",
@@ -222,15 +222,6 @@ class _Partial:
         with storage_errors(self._out):
             partial.replace(self._out)
             mark.unlink(missing_ok=True)
-
-
-def _read(mark: Path) -> dict[str, Any]:
-    """The record beside an interrupted output; nothing where it is broken."""
-    try:
-        known = json.loads(mark.read_bytes())
-    except ValueError:
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _partial_paths(out: Path) -> tuple[Path, Path]:

@@ -1,11 +1,13 @@
-"""Writing files so that a kill or a full disk never leaves half of one under its final name. Knows nothing of what is in them."""
+"""Writing files so that a kill or a full disk leaves no half of one under its final name; reading what a run has left. Knows nothing of what is in them."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from snapjudge.errors import StorageFailed
@@ -57,3 +59,12 @@ def write_folder(path: Path, files: dict[str, bytes], last: str) -> None:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON object that another run left; an empty one where there is none, or a broken one."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
