@@ -155,6 +155,8 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
         (("train", "{metric}", "--data", "{data}", "--gate", "good"), "gate"),
         (("train", "{metric}", "--data", "{data}", "--map", "output"), "--map"),
         (("train", "{metric}", "--data", "{data}", "--out", ".", "--teacher", "nosuch"), "nosuch"),
+        (("train", "{metric}", "--data", "{data}", "--teacher-share", "0"), "--teacher-share does nothing without --teacher"),
+        (("pretrain", "recipe.yaml", "--data", ".", "--out", "o", "--anchor-weight", "2"), "--anchor-weight does nothing without --anchor"),
         (("ask", "--judge", "{judge}", "--field", "output=you fool", "dear friend"), "would not read the text"),
         (("ask", "--judge", "{judge}", "--field", "output=you fool", "--field", "output=dear friend"), "given twice"),
         (("ask", "--question", "What is it?", "--options", "a,b,a", "text"), "'a' stands there twice"),
@@ -274,5 +276,10 @@ def test_merging_says_what_it_needs(workshop, tmp_path):
     assert "one judge alone" in one.stderr
     odd = run("merge", result.folder, result.folder, "--data", "says_buy=x", "--method", "average")
     assert "an option cannot be read: method" in odd.stderr
-    for more, said in ((("--weights", "1,2"), "finds the weights itself"), (("--floor", "says_buy=1.5"), "reaches 1.5")):
+    for more, said in (
+        (("--weights", "1,2"), "--weights does nothing without a --method of its own"),
+        (("--floor", "says_buy=1.5"), "reaches 1.5"),
+        (("--method", "linear", "--trials", "9"), "--trials does nothing without --method auto"),
+        (("--method", "linear", "--density", "0.2"), "--density does nothing without --method ties"),
+    ):
         assert said in run("merge", result.folder, result.folder, "--data", "says_buy=x", *more).stderr

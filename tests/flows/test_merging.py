@@ -5,6 +5,7 @@ import json
 import pytest
 
 from snapjudge.errors import BackboneMismatch, DataLeak, Interrupted, OptionInvalid, RunConflict
+from snapjudge.flows.claims import MARK
 from snapjudge.flows.merging import TABLE, MergeRequest, merge_judges
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
@@ -68,14 +69,18 @@ def test_a_search_keeps_its_table_and_goes_on(policies, tmp_path, call, trials):
     with pytest.raises(Interrupted):
         merge_judges(request, stop=stop)
     assert len((tmp_path / ".merge" / TABLE).read_text().splitlines()) == 1 + trials
-    assert [file.name for file in (tmp_path / ".merge").iterdir()] == [TABLE]
+    assert {file.name for file in (tmp_path / ".merge").iterdir()} == {TABLE, MARK}
     with pytest.raises(RunConflict, match="interrupted search"):
         merge_judges(request)
+    with pytest.raises(RunConflict, match="was of other data, settings or models"):
+        merge_judges(MergeRequest(names[::-1], data, tmp_path, config, rank=4, resume=True))
+    merge_judges(MergeRequest(names, data, tmp_path, fixed=MergeConfig(weights=(1, 1))))  # which searches nothing, and keeps away from the search
     result = merge_judges(MergeRequest(names, data, tmp_path, config, resume=True))
     table = (result.folders[0] / TABLE).read_text().splitlines()
     assert len(table) == 1 + 4
     assert result.search.best.figures["says_buy"] >= 0.2
-    assert not (tmp_path / ".merge" / TABLE).exists()
+    assert not (tmp_path / ".merge").exists()
+    assert not (tmp_path / "says_buy" / "1" / TABLE).exists()
 
 
 COUNTING = {

@@ -119,6 +119,7 @@ def test_an_interrupted_run_goes_on_only_as_it_was_begun(tmp_path, request_of):
     with pytest.raises(RunConflict, match="other data"):
         pretrain(request_of(resume=True, share=0.5), CONFIG)
     pretrain(request_of(resume=True), CONFIG)
+    assert not (tmp_path / "out" / "work").exists()
     told = json.loads((tmp_path / "out" / RECORD_FILE).read_text())
     assert told["licences"] == {"manners/forum": "CC0-1.0"}
     assert "manners/forum: CC0-1.0" in (tmp_path / "out" / "NOTICE").read_text()

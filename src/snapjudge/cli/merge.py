@@ -15,10 +15,12 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="folder for judges; each measured judge gets its next version there")] = Path("judges"),
     method: Annotated[str, typer.Option("--method", help="auto searches; or linear, task_arithmetic, slerp, ties, dare, dare_ties")] = "auto",
     weights: Annotated[str | None, typer.Option("--weights", help="one for each judge, separated by commas; equal ones unless said")] = None,
-    density: Annotated[float, typer.Option("--density", help="share of differences that ties and dare keep")] = 0.5,
-    scale: Annotated[float, typer.Option("--scale", help="of the merged difference, for all but linear and slerp")] = 1.0,
-    strategy: Annotated[str, typer.Option("--strategy", help="of the search: tpe, or bandit, which looks at a part of the data at a time")] = "tpe",
-    trials: Annotated[int, typer.Option("--trials", min=1, help="looks of the search")] = 40,
+    density: Annotated[float | None, typer.Option("--density", help="share of differences that ties and dare keep; 0.5 unless said")] = None,
+    scale: Annotated[float | None, typer.Option("--scale", help="of the merged difference, for all but linear and slerp; 1 unless said")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="of the search: tpe, unless said, or bandit, which looks at a part of the data at a time")
+    ] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="looks of the search; 40 unless said")] = None,
     floor: Annotated[list[str] | None, typer.Option("--floor", help="NAME=0.9: what a judge's main figure must reach; may be repeated")] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, max=256, help="of the merged adapter; the largest of the given ones unless said")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="for splits, search and dare")] = 0,
@@ -31,6 +33,7 @@ def merge(
     with shown_errors(as_json=as_json):
         from pydantic import ValidationError
 
+        from snapjudge.cli.settings import needs, said
         from snapjudge.curate.read import parse_numbers, parse_pairs
         from snapjudge.errors import OptionInvalid
         from snapjudge.flows.merging import MergeRequest, merge_judges
@@ -42,20 +45,21 @@ def merge(
         for pair in data:
             for name, file in parse_pairs([pair], "--data").items():
                 files[name].append(Path(file))
+        searched = method == "auto"
+        needs(searched, "--method auto", strategy=strategy, trials=trials, floor=floor, resume=resume, restart=restart)
+        needs(not searched, "a --method of its own", weights=weights)
+        needs(method in ("ties", "dare", "dare_ties"), "--method ties, dare or dare_ties", density=density)
+        needs(method not in ("auto", "linear", "slerp"), "--method task_arithmetic, ties, dare or dare_ties", scale=scale)
         try:
             floors = parse_numbers(floor or (), "--floor")
             shares = tuple(float(part) for part in weights.split(",")) if weights else (1.0,) * len(judges)
-            search = SearchConfig.model_validate({"strategy": strategy, "trials": trials, "floors": floors, "seed": seed})
+            search = SearchConfig.model_validate({"floors": floors, "seed": seed, **said(strategy=strategy, trials=trials)})
             fixed = None
-            if method != "auto":
-                fixed = MergeConfig.model_validate({"method": method, "weights": shares, "density": density, "scale": scale, "seed": seed}).checked(len(judges))
+            if not searched:
+                fixed = MergeConfig.model_validate({"method": method, "weights": shares, "seed": seed, **said(density=density, scale=scale)})
         except (ValidationError, ValueError) as error:
             reason = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}" if isinstance(error, ValidationError) else str(error)
             raise OptionInvalid(f"an option cannot be read: {reason}", hint="snapjudge merge --help") from error
-        if fixed is None and weights:
-            raise OptionInvalid("a search finds the weights itself", hint="--method linear --weights 1,2, or leave --weights out", received=weights)
-        if high := [name for name, value in floors.items() if value > 1]:
-            raise OptionInvalid(f"no figure of {high[0]} reaches {floors[high[0]]:g}", hint="a floor of at most 1, such as 0.9", received=high[0])
         request = MergeRequest(judges, files, out, search, fixed, rank, allow_leak, resume, restart)
         with stop_on_interrupt() as stop, Bars() as bars:
             result = merge_judges(request, bars, stop)

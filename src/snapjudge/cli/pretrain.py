@@ -16,7 +16,7 @@ def pretrain(
     without: Annotated[list[str] | None, typer.Option("--without", help="a task or file to leave out altogether; may be repeated")] = None,
     weight: Annotated[list[str] | None, typer.Option("--weight", help="TASK=NUMBER, instead of the recipe's; may be repeated")] = None,
     anchor: Annotated[str, typer.Option("--anchor", help="a backbone whose embeddings are kept, so that what no task asks for is not forgotten")] = "",
-    anchor_weight: Annotated[float, typer.Option("--anchor-weight", min=0, help="how much they are held to")] = 8.0,
+    anchor_weight: Annotated[float | None, typer.Option("--anchor-weight", min=0, help="how much they are held to; 8 unless said")] = None,
     share: Annotated[float, typer.Option("--share", help="how much of the rows is used")] = 1.0,
     instructions: Annotated[bool, typer.Option("--instructions/--no-instructions", help="ask in words, or by the task's name alone")] = True,
     content_mask: Annotated[str | None, typer.Option("--content-mask", help="causal or bidirectional, instead of the starting backbone's")] = None,
@@ -30,14 +30,15 @@ def pretrain(
 ) -> None:
     """Train all weights of a backbone on a recipe's tasks; the folder it writes is used with --backbone."""
     with shown_errors(as_json=as_json):
-        from snapjudge.cli.settings import checked_config
+        from snapjudge.cli.settings import checked_config, needs, said
         from snapjudge.curate.read import parse_numbers
         from snapjudge.flows.pretrain import PretrainRequest, pretrain
         from snapjudge.train.multitask import WholeConfig
 
+        needs(bool(anchor), "--anchor", anchor_weight=anchor_weight)
         weights = parse_numbers(weight or (), "--weight")
         request = PretrainRequest(recipe, data, out, start, tuple(without or ()), share, instructions, content_mask, weights, anchor, resume, restart)
-        config = checked_config(WholeConfig, "pretrain", steps=steps, batch=batch, rate=rate, seed=seed, anchor_weight=anchor_weight)
+        config = checked_config(WholeConfig, "pretrain", steps=steps, batch=batch, rate=rate, seed=seed, **said(anchor_weight=anchor_weight))
         with stop_on_interrupt() as stop, Bars() as bars:
             result = pretrain(request, config, bars, stop)
         figures = result.history[-1]["figures"] if result.history else {}

@@ -25,3 +25,25 @@ def checked_config(kind: type[_Config], command: str, **options: Any) -> _Config
             if item["loc"][-1] != "alpha"  # follows from the rank
         ]
         raise OptionInvalid("; ".join(found), hint=f"`snapjudge {command} --help` lists the options") from error
+
+
+def needs(met: bool, what: str, **options: object) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        met: whether what they need was said.
+        what: they need, such as "--teacher".
+        options: as given; None, False and the empty list stand for those that were not.
+
+    Raises:
+        OptionInvalid: naming the first option that was given for nothing.
+    """
+    for name, value in options.items():
+        if not met and value is not None and value is not False and value != []:
+            option = f"--{name.replace('_', '-')}"
+            raise OptionInvalid(f"{option} does nothing without {what}", hint=f"leave {option} out, or give {what}", received=str(value))
+
+
+def said(**options: object) -> dict[str, object]:
+    """The options that were given; those that are None keep the default of their configuration."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -16,8 +16,10 @@ def train(
     validation: Annotated[list[Path] | None, typer.Option("--validation", help="files that decide when to stop, instead of a part of the data")] = None,
     calibration: Annotated[list[Path] | None, typer.Option("--calibration", help="files to calibrate and choose thresholds on, instead of a part")] = None,
     teacher: Annotated[str, typer.Option("--teacher", help="learn from a judge's probabilities, verdict:NAME or open:BACKBONE, beside the labels")] = "",
-    teacher_share: Annotated[float, typer.Option("--teacher-share", help="how much the teacher counts beside the labels, 0 to 1")] = 0.5,
-    temperature: Annotated[float, typer.Option("--temperature", help="at which the teacher's probabilities are learned")] = 2.0,
+    teacher_share: Annotated[
+        float | None, typer.Option("--teacher-share", help="how much the teacher counts beside the labels, 0 to 1; 0.5 unless said")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="at which the teacher's probabilities are learned; 2 unless said")] = None,
     unlabelled: Annotated[list[Path] | None, typer.Option("--unlabelled", help="examples that the teacher labels; may be repeated")] = None,
     drop_optional: Annotated[float, typer.Option("--drop-optional", help="share of examples also shown without their optional inputs, 0 to 1")] = 0.0,
     noise: Annotated[float, typer.Option("--noise", help="share of examples also shown with typos, other case, tags, padding, ..., 0 to 1")] = 0.0,
@@ -48,15 +50,16 @@ def train(
 ) -> None:
     """Train, calibrate and prove a judge; write its bundle and report."""
     with shown_errors(as_json=as_json):
-        from snapjudge.cli.settings import checked_config
+        from snapjudge.cli.settings import checked_config, needs, said
         from snapjudge.cli.tables import print_proof
         from snapjudge.core.rules import Gate
         from snapjudge.curate.read import parse_map
         from snapjudge.flows.train_judge import train_judge
         from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 
-        fit = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
-        fit |= {"teacher_share": teacher_share, "temperature": temperature}
+        needs(bool(teacher), "--teacher", teacher_share=teacher_share, temperature=temperature)
+        fit: dict[str, object] = {"rate": rate, "rank": rank, "alpha": 2.0 * rank, "epochs": epochs, "batch": batch, "seed": seed, "cache_gb": cache_gb}
+        fit |= said(teacher_share=teacher_share, temperature=temperature)
         config = checked_config(
             TrainConfig,
             "train",

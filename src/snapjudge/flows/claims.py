@@ -1,4 +1,7 @@
-"""A work folder belongs to one run: what it is of is written down, and another run does not go on with its state. Knows nothing of what is trained."""
+"""A work folder belongs to one run: what it is of is written down, another run does not go on with its state, and no two processes do at once.
+
+Knows nothing of what is done there.
+"""
 
 import hashlib
 import json
@@ -8,55 +11,81 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from snapjudge.errors import Interrupted, RunConflict
 from snapjudge.store.files import read_record, storage_errors, write_file
 
 MARK = "run.json"
+_LOCK = "lock"
+
+
+@contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """Only one process at a time goes on; the lock goes with the process, however that ends.
+
+    Args:
+        what: is done under the lock, for the error.
+
+    Raises:
+        RunConflict: another process holds the lock.
+    """
+    with storage_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        guard = FileLock(lock)
+        try:
+            guard.acquire(blocking=False)
+        except Timeout as error:
+            raise RunConflict(f"another process is at work on {what}", hint="wait for it or stop it, or choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        guard.release()
 
 
 def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> None:
-    """Say early that an interrupted run lies in the folder.
+    """Say early that an interrupted run lies in the folder, or a running one.
 
     Raises:
         RunConflict: neither `resume` nor `restart` was said.
     """
     if folder.exists() and not (resume or restart):
-        raise RunConflict(f"an interrupted training of {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
+        with alone(folder / _LOCK, f"the {what} in {folder}"):
+            raise RunConflict(f"an interrupted {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
 
 
 @contextmanager
-def released(folder: Path) -> Iterator[None]:
-    """Give the folder back where a run fails before it has anything to go on from: a mistake in a command does not stand in the way of the right one."""
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception:
-        if folder.exists() and {path.name for path in folder.iterdir()} <= {MARK}:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # there is something in it
-                folder.parent.rmdir()
-        raise
+def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> Iterator[None]:
+    """Make the folder, or take the one that an interrupted run of the same record left, and keep others out of it.
 
-
-def claim_folder(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> None:
-    """Make the folder, or take the one that an interrupted run of the same record left.
+    Where the run fails before it has anything to go on from, the folder is given back: a mistake in a command does not stand in the way of the right one.
 
     Args:
         record: everything that decides the run: settings, digests of data and weights.
-        what: is trained there, for the errors.
+        what: is done there, for the errors: "training of toxicity".
 
     Raises:
-        RunConflict: an interrupted run lies there and `resume` was not said, or it was of something else.
+        RunConflict: an interrupted run lies there and `resume` was not said, or it was of something else, or is still running.
     """
     refuse_taken(folder, what, resume=resume, restart=restart)
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     mark = folder / MARK
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
-    begun = folder.exists() and any(folder.iterdir())  # an empty one is of a run that was killed before it wrote anything
-    if begun and read_record(mark).get("digest") != digest:
-        raise RunConflict(f"the training in {folder} was of other data, settings, metric or backbone", hint="repeat its command, or start over with --restart")
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_file(mark, json.dumps({"digest": digest, **record}, indent=2))
+    with alone(folder / _LOCK, f"the {what} in {folder}"):
+        left = [path for path in folder.iterdir() if path.name != _LOCK]
+        if restart:
+            for path in left:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif left and read_record(mark).get("digest") != digest:  # an empty folder is of a run that was killed before it wrote anything
+            raise RunConflict(f"the {what} in {folder} was of other data, settings or models", hint="repeat its command, or start over with --restart")
+        write_file(mark, json.dumps({"digest": digest, **record}, indent=2))
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception:
+            if {path.name for path in folder.iterdir()} <= {MARK, _LOCK}:
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # there is something in it
+                    folder.parent.rmdir()
+            raise

@@ -5,12 +5,14 @@ version of each. Knows nothing of terminals.
 """
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
@@ -18,9 +20,10 @@ from snapjudge.core.manifest import WHOLE, BackboneId
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.split import check_enough, deduplicated, hashed, split
-from snapjudge.errors import BackboneMismatch, OptionInvalid, RunConflict
+from snapjudge.errors import BackboneMismatch, OptionInvalid
 from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
+from snapjudge.flows.claims import claimed, refuse_taken
 from snapjudge.flows.prove_judge import check_unseen
 from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import contents_of, raw_scores
@@ -43,6 +46,7 @@ from snapjudge.train.save import folder_files, plain_weights, save_backbone, set
 _SHARES = {"validation": 0.3, "calibration": 0.3, "test": 0.4}
 _KEPT = 2 << 30  # bytes of content states in memory during a search; the rest goes to a file
 _FEW_DRAWS = 2  # the search goes by points; intervals come with the proof
+_WHAT = "search of a merge"
 TABLE = "merge.jsonl"
 
 
@@ -145,6 +149,12 @@ class _WholeMerge:
 class _Merging:
     def __init__(self, request: MergeRequest, progress: Progress, stop: Callable[[], bool]) -> None:
         self.request, self.progress, self.stop = request, progress, stop
+        self.table = request.out / ".merge" / TABLE
+        if request.fixed is None:
+            request.search.checked()
+            refuse_taken(self.table.parent, _WHAT, resume=request.resume, restart=request.restart)
+        else:
+            request.fixed.checked(len(request.judges))
         self.judges = [Judge.load(name) for name in request.judges]
         if len(self.judges) < 2:
             raise OptionInvalid("one judge alone cannot be merged", hint="name two or more", received=", ".join(request.judges))
@@ -156,22 +166,32 @@ class _Merging:
             raise OptionInvalid(f"{unknown[0]} is none of the judges", hint=f"judges: {', '.join(names)}", received=unknown[0])
         if not request.data:
             raise OptionInvalid("no policy has data", hint="--data NAME=FILE for every judge that the merged one shall replace")
-        self.table = request.out / ".merge" / TABLE
-        if request.restart:
-            self.table.unlink(missing_ok=True)
-        if self.table.exists() and not request.resume and request.fixed is None:
-            raise RunConflict(f"an interrupted search lies in {self.table}", hint="go on with --resume, or start over with --restart")
 
     def run(self) -> MergeResult:
         began = time.monotonic()
         self.policies = [self._policy(judge) for judge in self.judges if judge.metric.name in self.request.data]
-        found: SearchResult | None = None
-        config = self.request.fixed
-        if config is None:
+        if self.request.fixed is not None:
+            return self._result(self.request.fixed, None, began)
+        work = self.table.parent
+        with claimed(work, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart):
             found = self._search()
-            config = found.best.config
             if not found.feasible:
                 self._note("no configuration reached every floor; the nearest was taken")
+            result = self._result(found.best.config, found, began)
+            shutil.rmtree(work, ignore_errors=True)
+        return result
+
+    def _identity(self) -> dict[str, Any]:
+        """What the trials of a search belong to."""
+        return {
+            "judges": {judge.name: judge.bundle.digest for judge in self.judges},
+            "data": {policy.judge.metric.name: data_digests(policy.files) for policy in self.policies},
+            "search": self.request.search.model_dump(mode="json"),
+            "rank": self.request.rank,
+        }
+
+    def _result(self, config: MergeConfig, found: SearchResult | None, began: float) -> MergeResult:
+        """What is merged by the configuration, written as the next version of every judge that has data."""
         folders, proofs = [], []
         with tempfile.TemporaryDirectory() as work:
             merged = self._merged(config, Path(work) / "backbone")
@@ -181,7 +201,6 @@ class _Merging:
                 folder, proof = self._write(policy, merged, config, time.monotonic() - began)
                 folders.append(folder)
                 proofs.append(proof)
-        self.table.unlink(missing_ok=True)
         return MergeResult(config, merged.error, found, folders, proofs)
 
     def _search(self) -> SearchResult:
@@ -299,7 +318,7 @@ class _Merging:
             run=run,
             seen=[*seen_before, *seen_digests(policy.parts["validation"], policy.parts["calibration"])],
             sources={example.provenance.source: example.provenance.licence or "not stated" for rows in policy.parts.values() for example in rows},
-            more={**({TABLE: self.table.read_bytes()} if self.table.exists() else {}), **folder_files(merged.folder)},
+            more={**({TABLE: self.table.read_bytes()} if self.request.fixed is None else {}), **folder_files(merged.folder)},
         )
         return new.write(self.request.out), proof
 

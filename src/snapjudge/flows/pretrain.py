@@ -5,6 +5,7 @@ The result is a folder like any other backbone's, with a record of how it came t
 
 import json
 import random
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ from snapjudge.curate.read import file_digest
 from snapjudge.curate.recipe import read_recipe
 from snapjudge.errors import InputInvalid, LabelNotOneToken, MetricInvalid, OptionInvalid, RunConflict
 from snapjudge.flows.bundling import now
-from snapjudge.flows.claims import claim_folder, refuse_taken, released
+from snapjudge.flows.claims import claimed, refuse_taken
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.model.backbone import Backbone, ContentMask
 from snapjudge.model.hub import EMBEDDED, LAYOUT_FILE, RECORD_FILE, backbone_folder, load_backbone
@@ -35,7 +36,7 @@ from snapjudge.train.multitask import Drawn, WholeConfig, WholeResult, train_who
 from snapjudge.train.save import save_backbone
 
 _LOOKED_AT = 100  # held-back rows of each task in a curve
-_WHAT = "a backbone"
+_WHAT = "training of a backbone"
 _MODEL = ("config.json", "model.safetensors")
 NOTICE = "NOTICE"
 
@@ -113,10 +114,9 @@ class _Pretraining:
             weights=self.request.weights,
             tokens=self._tokens,
         )
-        self._claim()
         self.too_long = self._too_long()
         began = time.monotonic()
-        with released(self.work):
+        with claimed(self.work, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart):
             result = train_whole(
                 self.backbone,
                 self._draw,
@@ -127,7 +127,8 @@ class _Pretraining:
                 stop=self.stop,
                 anchor=self.anchor,
             )
-        self._write(result, time.monotonic() - began)
+            self._write(result, time.monotonic() - began)
+            shutil.rmtree(self.work, ignore_errors=True)
         return result
 
     def _check_anchor(self) -> None:
@@ -138,17 +139,15 @@ class _Pretraining:
             name = Path(other.name).name
             raise OptionInvalid(f"the anchor {name} is another kind of backbone: {sizes}", hint="give the backbone it starts from, or one trained from it")
 
-    def _claim(self) -> None:
-        """The work folder, which belongs to one recipe with its templates and data, one start and one configuration."""
-        request = self.request
-        record = {
+    def _identity(self) -> dict[str, Any]:
+        """What the work folder belongs to: one recipe with its templates and data, one start and one configuration."""
+        return {
             "recipe": self.made_by["recipe_sha256"],
             "data": {name: file_digest(path) for name, path in self.mixture.sources.items()},
             "start": self.start["digest"],
             "options": self._options(),
             "config": self.config.model_dump(mode="json"),
         }
-        claim_folder(self.work, record, _WHAT, resume=request.resume, restart=request.restart)
 
     def _tokens(self, inputs: Mapping[str, Any]) -> int:
         try:

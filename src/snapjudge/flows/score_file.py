@@ -18,6 +18,7 @@ from snapjudge.core.judgement import Abstention, Judgement
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.read import Record, records
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
+from snapjudge.flows.claims import alone
 from snapjudge.judge import CHUNK, Panel
 from snapjudge.store.files import read_record, storage_errors, write_file
 
@@ -59,7 +60,10 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
         raise OptionInvalid(f"{request.out} is what is to be scored", hint="write to another file with --out", received=str(request.out))
     if request.out is None:
         return _score(panel, request, _Stream(sys.stdout), progress, stop)
-    with _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink:
+    with (
+        alone(request.out.with_name(f"{request.out.name}.partial.lock"), str(request.out)),
+        _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink,
+    ):
         if sink.done:
             progress.say(f"going on after {sink.done} records")
         result = _score(panel, request, sink, progress, stop)

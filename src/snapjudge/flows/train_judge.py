@@ -23,7 +23,7 @@ from snapjudge.curate.suite import read_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem
 from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
-from snapjudge.flows.claims import claim_folder, released
+from snapjudge.flows.claims import claimed
 from snapjudge.flows.distilling import taught
 from snapjudge.flows.kept_adapter import check_untrained, kept_adapter
 from snapjudge.flows.metric_files import read_metric
@@ -107,9 +107,15 @@ class _Training:
         self.variants = self._variants()
         self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
-        work = self._work_folder()
-        with released(work):
-            fits, chosen = self._fit(work)
+        work = self.request.out / self.metric.name / ".training"
+        with claimed(work, self._identity(), f"training of {self.metric.name}", resume=self.request.resume, restart=self.request.restart):
+            result = self._judge(work)
+            shutil.rmtree(work, ignore_errors=True)
+        return result
+
+    def _judge(self, work: Path) -> TrainResult:
+        """Fit, calibrate, prove and write."""
+        fits, chosen = self._fit(work)
         log_p = {"calibration": self._scores(fits[chosen], "calibration")}
         began = time.monotonic()
         log_p["test"] = self._scores(fits[chosen], "test")
@@ -123,7 +129,6 @@ class _Training:
             gate = self._suite(self.request.suite, question, calibration)
             proof = proof.model_copy(update={"gates": (*proof.gates, gate), "notes": tuple(self.notes)})
         folder = self._write(version, fits, chosen, calibration, proof)
-        shutil.rmtree(work, ignore_errors=True)
         return TrainResult(folder, proof.judge, proof, time.monotonic() - self.began)
 
     def _variants(self) -> list[Example]:
@@ -146,17 +151,14 @@ class _Training:
                 "data", problems, more=max(0, len(long) - 10), hint="split these texts into examples of their own, or use a backbone with a longer window"
             )
 
-    def _work_folder(self) -> Path:
-        """Where the resumable state lies; it belongs to one metric, one data and one configuration."""
-        folder = self.request.out / self.metric.name / ".training"
-        record = {
+    def _identity(self) -> dict[str, Any]:
+        """What the resumable state belongs to: one metric, one data and one configuration."""
+        return {
             "metric": self.metric.model_dump(mode="json"),
             "config": self.config.model_dump(mode="json"),
             "data": self._data_digests(),
             "backbone": self.backbone.digest,
         }
-        claim_folder(folder, record, self.metric.name, resume=self.request.resume, restart=self.request.restart)
-        return folder
 
     def _data_digests(self) -> dict[str, str]:
         return data_digests((*self.request.data, *self.request.test, *self.request.validation, *self.request.calibration, *self.request.unlabelled))

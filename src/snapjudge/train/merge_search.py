@@ -19,7 +19,7 @@ from pydantic import Field
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.progress import Progress
-from snapjudge.errors import Interrupted, RunConflict
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
 from snapjudge.store.files import storage_errors, write_file
 from snapjudge.train.merge import METHODS, MergeConfig, Method
 
@@ -39,6 +39,17 @@ class SearchConfig(Frozen):
     methods: tuple[Method, ...] = METHODS
     floors: dict[str, float] = Field(default_factory=dict, description="figure that each metric must reach")
     seed: int = 0
+
+    def checked(self) -> "SearchConfig":
+        """Itself, if its floors can be reached.
+
+        Raises:
+            OptionInvalid: naming one that no figure reaches.
+        """
+        for name, value in self.floors.items():
+            if value > 1:
+                raise OptionInvalid(f"no figure of {name} reaches {value:g}", hint="a floor of at most 1, such as 0.9", received=name)
+        return self
 
 
 class Trial(Frozen):
