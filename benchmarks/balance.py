@@ -18,23 +18,48 @@ def balanced(rows: Sequence[JsonRow], count: int, rng: random.Random) -> list[Js
 
 
 def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str) -> list[JsonRow]:
-    """Up to `count` rows, of which `label` has the same share at every length, so that length alone does not tell it.
+    """Up to `count` rows, of which `label` has the same share at every length and in every source that has it and others: neither tells it.
 
     Of two labels it has a half; beside many it counts as three of them, since most of what is read is of it. Lengths (in octaves of letters) that it or all
-    others lack are left out; what is short in one octave is made up for in others, by the root of what they have.
+    others lack are left out; what is short in one octave is made up for in others, by the root of what they have. Half of an octave's rows are of sources that
+    have both, as far as there are.
     """
     others = len({row["label"] for row in rows}) - 1
-    counts_as = 1 if others == 1 else _COUNTS_AS
-    cells: dict[int, tuple[list[JsonRow], list[JsonRow]]] = {}
+    sides = 1 if others == 1 else _COUNTS_AS, others
+    octaves: dict[int, list[JsonRow]] = {}
     for row in rows:
-        octave = int(math.log2(max(length_of(row["inputs"]), 1)))
-        cells.setdefault(octave, ([], []))[row["label"] != label].append(row)
-    most = {octave: min(len(own) // counts_as, len(rest) // others) for octave, (own, rest) in cells.items()}
-    chosen: list[JsonRow] = []
-    for octave, share in _shares(most, count // (others + counts_as)).items():
-        own, rest = cells[octave]
-        chosen += [*_of_sources(own, share * counts_as, rng), *_even(rest, share * others, rng)]
-    return _shuffled(chosen, rng)
+        octaves.setdefault(int(math.log2(max(length_of(row["inputs"]), 1))), []).append(row)
+    cells = {octave: _Cell(found, label, sides) for octave, found in octaves.items()}
+    shares = _shares({octave: cell.most for octave, cell in cells.items()}, count // sum(sides))
+    return _shuffled([row for octave, share in shares.items() for row in cells[octave].chosen(share, rng)], rng)
+
+
+class _Cell:
+    """The rows of one length: those of one label and those of the others, by source. They are taken in units of so many of each side."""
+
+    def __init__(self, rows: Sequence[JsonRow], label: str, sides: tuple[int, int]) -> None:
+        self.sides = sides
+        both: dict[str, tuple[list[JsonRow], list[JsonRow]]] = {}
+        for row in rows:
+            both.setdefault(row["meta"]["source"], ([], []))[row["label"] != label].append(row)
+        self.common = {source: pair for source, pair in both.items() if pair[0] and pair[1]}
+        alone = [pair for source, pair in both.items() if source not in self.common]
+        self.alone = [row for own, _ in alone for row in own], [row for _, rest in alone for row in rest]
+        self.units = {source: self._units(pair) for source, pair in self.common.items()}
+        self.most = sum(self.units.values()) + self._units(self.alone)
+
+    def _units(self, pair: tuple[list[JsonRow], list[JsonRow]]) -> int:
+        return min(len(rows) // side for rows, side in zip(pair, self.sides, strict=True))
+
+    def chosen(self, units: int, rng: random.Random) -> list[JsonRow]:
+        """So many units: half of sources that have both sides, more where the others have too little."""
+        own, rest = self.sides
+        found: list[JsonRow] = []
+        for source, share in _shares(self.units, max(units // 2, units - self._units(self.alone))).items():
+            found += [*rng.sample(self.common[source][0], share * own), *_even(self.common[source][1], share * rest, rng)]
+        left = units - len(found) // (own + rest)
+        left = min(left, self._units(self.alone))
+        return [*found, *_of_sources(self.alone[0], left * own, rng), *_even(self.alone[1], left * rest, rng)]
 
 
 def _shuffled(rows: list[JsonRow], rng: random.Random) -> list[JsonRow]:

@@ -34,6 +34,9 @@ _WRITTEN, _WRITTEN_KINDS, _WRITTEN_MANNERS = 2000, 800, 400  # rows of unseen te
 _IDENTITY = 600  # rows of statements about who people are
 _TOGETHER = {"train": 2000, "dev": 400}  # rows of templates with several kinds of personal data
 _LONG_REQUESTS = {"train": 3000, "dev": 800}  # rows of the templates of long requests
+_BLUNT = {"train": 3000, "dev": 500}  # rows of short blunt requests
+_SLANG = 600  # rows of unseen templates of abuse in slang
+_INSTRUCTIONS = 4000  # rows of requests that hold orders or are about them
 _PASTED = {"train": 600, "dev": 150}  # rows of either answer whose document stands in the input
 _REQUESTS, _FIELDED = "intent_offtopic/clinc150", 3000  # requests by intent, and how many of them stand under a scope of some fields
 _BEGINNING = 200  # letters within which a refusal declines
@@ -153,13 +156,13 @@ class BuiltIn:
 
 
 JUDGES: dict[str, BuiltIn] = {
-    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000),
+    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000, matched="fine"),
     "toxicity_category": BuiltIn("toxicity", _toxic_kind, 6000),
     "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 7000, held=True, matched="safe"),
     "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard, 7500, held=True, matched="none"),
     "unsafe_response": BuiltIn("unsafe_response", _yes_or_no("unsafe", "safe")),
     "unsafe_response_category": BuiltIn("unsafe_prompt", _hazard, rename={"input": "output"}),
-    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 7000, held=True, matched="clean"),
+    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 8000, held=True, matched="clean"),
     "groundedness": BuiltIn("groundedness", _yes_or_no("grounded", "ungrounded"), 8000),
     "tool_selection": BuiltIn(
         "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
@@ -351,14 +354,17 @@ def _written_for(name: str, part: str) -> list[_Written]:
     elif judge.label is _toxic_kind:
         found += [_Written("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else _Written("toxic_kinds")]
     elif name == "toxicity":
-        found += [] if dev else [_Written("toxic_kinds")]
+        found += [_Written("slang_unseen", _SLANG)] if dev else [_Written("toxic_kinds", only=("insult", "hate", "threat", "none")), _Written("slang")]
     elif name == "politeness":
         found += [_Written("politeness_unseen", _WRITTEN_MANNERS)] if dev else [_Written("politeness_written"), _Written("identity", _IDENTITY)]
     elif name == "prompt_injection":
         found += [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", "attack"))]
+        found += [] if dev else [_Written("instructions", _INSTRUCTIONS)]
     elif judge.task == "unsafe_prompt":
         found += [_Written("code_abuse_unseen" if dev else "code_abuse")] if judge.label is _hazard else []
-        found += [] if judge.rename else [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", *HAZARDS))]
+        if not judge.rename:
+            found += [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", *HAZARDS))]
+            found += [_Written("blunt_unseen" if dev else "blunt", _BLUNT[part])]
     return found
 
 

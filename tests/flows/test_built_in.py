@@ -180,20 +180,28 @@ def test_long_requests_full_of_orders_are_flagged_by_few_judges(bundles):
     assert all(flags.count(name) <= len(BOSSY) // 5 for name in flags), flags
 
 
-def test_length_does_not_tell_a_label_in_what_a_judge_learns_from():
+@pytest.mark.parametrize(("bad_kinds", "share"), [(1, 1 / 2), (6, 6 / 9)], ids=["two labels", "many"])
+def test_neither_length_nor_source_tells_a_label_in_what_a_judge_learns_from(bad_kinds, share):
     rng = random.Random(0)
-    letters = {"fine": 40, "bad": 400}
+    letters = {"fine": 40} | {f"bad{kind}": 400 for kind in range(bad_kinds)}
+    sources = {True: ("fine", "fine", "both", "odd"), False: ("bad", "both", "both", "odd")}
     rows = [
-        {"label": label, "inputs": {"output": "x" * max(1, round(rng.lognormvariate(math.log(mean), 1)))}, "meta": {"source": f"{label}{number % 3}"}}
+        {
+            "label": label,
+            "inputs": {"output": "x" * max(1, round(rng.lognormvariate(math.log(mean), 1)))},
+            "meta": {"source": rng.choice(sources[label == "fine"])},
+        }
         for label, mean in letters.items()
-        for number in range(3000)
+        for _ in range(3000)
     ]
     chosen = matched(rows, 1000, random.Random(0), "fine")
     lengths = np.array([len(row["inputs"]["output"]) for row in chosen], float)
-    bad = np.array([row["label"] == "bad" for row in chosen])
+    bad = np.array([row["label"] != "fine" for row in chosen])
     assert len(chosen) > 900
-    assert bad.mean() == 0.5
+    assert bad.mean() == pytest.approx(share, abs=1e-3)
     assert abs(auroc(lengths, bad).value - 0.5) < 0.05
+    for source in ("both", "odd"):
+        assert bad[[row["meta"]["source"] == source for row in chosen]].mean() == pytest.approx(share, abs=1e-3)
 
 
 def test_the_same_request_is_off_topic_for_one_assistant_and_not_for_another():
