@@ -263,6 +263,7 @@ def write_page(judges: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]) ->
         ("judges", judge_rows(judges)),
         ("probes", probe_rows(judges)),
         ("left-out", left_out_rows()),
+        ("written", written_rows(judges)),
         ("unseen", unseen_rows(judges)),
     ):
         text = between(text, mark, "\n" + "\n".join(rows) + "\n")
@@ -364,6 +365,17 @@ def left_out_rows() -> list[str]:
         cells = " | ".join([show(figures.get("judge", {}).get(name)), asked, *(show(figures.get(who, {}).get(name)) for who in OTHERS)])
         kind = " (task left out)" if row["whole task left out"] else ""
         lines.append(f"| {row['task']}{kind} | {row['set']} | {row['rows']} | {name} | {cells} |")
+    return lines
+
+
+def written_rows(judges: Mapping[str, Any]) -> list[str]:
+    """The rows of a test that were written or made for it, as lines of Markdown."""
+    lines = head("judge", "rows", "how many", "AUROC", "flagged of what is to be", "flagged of what is not")
+    for name, own in judges.items():
+        for source, figures in own["by set"].items():
+            if source.startswith(("written/", "made/")):
+                cells = (show(figures.get(figure)) for figure in ("auroc", "recall", "fpr"))
+                lines.append(f"| `{name}` | {source.partition('/')[2]} | {figures['rows'][0]} | {' | '.join(cells)} |")
     return lines
 
 

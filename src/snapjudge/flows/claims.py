@@ -40,7 +40,8 @@ def alone(lock: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with suppress(OSError):  # where a file that is open stays
+            lock.unlink()
         guard.release()
 
 
