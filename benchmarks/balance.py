@@ -1,4 +1,4 @@
-"""Which rows a built-in judge learns from: as many of every label as there can be, from many sources, and of the same lengths where length would tell."""
+"""Which rows a built-in judge learns from: as many of every label as there can be, from many sources, length and source matched where those would tell."""
 
 import math
 import random
@@ -18,7 +18,7 @@ def balanced(rows: Sequence[JsonRow], count: int, rng: random.Random) -> list[Js
 
 
 def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str) -> list[JsonRow]:
-    """Up to `count` rows, of which `label` has the same share at every length and in every source that has it and others: neither tells it.
+    """Up to `count` rows, of which `label` has the same share at every length, and there in every source that has it and others.
 
     Of two labels it has a half; beside many it counts as three of them, since most of what is read is of it. Lengths (in octaves of letters) that it or all
     others lack are left out; what is short in one octave is made up for in others, by the root of what they have. Half of an octave's rows are of sources that

@@ -140,7 +140,7 @@ def _has(kind: str) -> Label:
 class BuiltIn:
     """One built-in judge: the task its rows are of, how a row is labelled, the name its text is read under where that is another, what stands in a field that a
     row lacks, the most rows of an answer that the `.dev` files give (0: all), whether groups of the rows gathered for it are held back, too, and the
-    label that has its share at every length, so that length does not tell it.
+    label that has its share at every length and in every source that has it and others, so that neither tells it.
     """
 
     task: str
@@ -208,7 +208,7 @@ class JudgeData:
         return dict(_ORIGIN.findall((ROOT / "docs" / "mini.md").read_text(encoding="utf-8")))
 
     def parts(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Train, validation, calibration and test rows as JSON objects; training rows are balanced, for some judges at every length.
+        """Train, validation, calibration and test rows as JSON objects; training rows are balanced, for some judges at every length and in every source.
 
         No text and no group is in two parts: groups that share a text are dealt as one, and what a part shares with a later one is left out of it.
         """
@@ -353,7 +353,7 @@ def _written_for(name: str, part: str) -> list[_Written]:
         found += [_Written("pii_written")] if name in _BY_DIGITS and not dev else []
     elif judge.label is _toxic_kind:
         found += [_Written("toxic_kinds_unseen", _WRITTEN_KINDS) if dev else _Written("toxic_kinds")]
-    elif name == "toxicity":
+    elif name == "toxicity":  # whose policy has nothing against swearing at nobody
         found += [_Written("slang_unseen", _SLANG)] if dev else [_Written("toxic_kinds", only=("insult", "hate", "threat", "none")), _Written("slang")]
     elif name == "politeness":
         found += [_Written("politeness_unseen", _WRITTEN_MANNERS)] if dev else [_Written("politeness_written"), _Written("identity", _IDENTITY)]

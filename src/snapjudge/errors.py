@@ -208,7 +208,7 @@ class TrainingFailed(SnapjudgeError):
 
 
 class RunConflict(SnapjudgeError):
-    """An interrupted or finished run is in the way."""
+    """An interrupted, finished or running run is in the way."""
 
     code = "run_conflict"
     status = 409

@@ -18,9 +18,11 @@ with claimed(Path(sys.argv[1]), {"seed": 1}, "training of it", resume=False, res
 """
 
 
-def enter(folder, record, **how):
+def enter(folder, record, end=None, **how):
     with claimed(folder, record, "training of it", **{"resume": False, "restart": False, **how}):
         (folder / "state").write_text("some")
+        if end:
+            raise end
 
 
 @pytest.fixture
@@ -45,16 +47,24 @@ def test_what_a_killed_process_held_is_free(holder, tmp_path):
     with pytest.raises(RunConflict, match="an interrupted training of it lies in"):
         enter(tmp_path / "work", {"seed": 1})
     enter(tmp_path / "work", {"seed": 1}, resume=True)
-    assert {path.name for path in (tmp_path / "work").iterdir()} == {MARK, "state"}
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_goes_on_only_with_what_it_was_of(tmp_path):
-    enter(tmp_path / "work", {"seed": 1})
+    with pytest.raises(Interrupted):
+        enter(tmp_path / "work", {"seed": 1}, Interrupted("stop", hint=""))
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {MARK, "state"}
     with pytest.raises(RunConflict, match="was of other data, settings or models"):
         enter(tmp_path / "work", {"seed": 2}, resume=True)
     (tmp_path / "work" / "parts").mkdir()
-    enter(tmp_path / "work", {"seed": 2}, restart=True)
+    with pytest.raises(Interrupted):
+        enter(tmp_path / "work", {"seed": 2}, Interrupted("stop", hint=""), restart=True)
     assert {path.name for path in (tmp_path / "work").iterdir()} == {MARK, "state"}
+
+
+def test_an_empty_folder_is_of_nobody(tmp_path):
+    (tmp_path / "work").mkdir()
+    enter(tmp_path / "work", {"seed": 1})
 
 
 @pytest.mark.parametrize(("error", "kept"), [(OptionInvalid("no", hint=""), False), (Interrupted("stop", hint=""), True)], ids=["mistake", "stop"])

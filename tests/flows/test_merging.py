@@ -1,11 +1,12 @@
 """Merging judges: one adapter for several policies, proved beside what each was; what cannot be merged is refused before any work."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from snapjudge.errors import BackboneMismatch, DataLeak, Interrupted, OptionInvalid, RunConflict
-from snapjudge.flows.claims import MARK
+from snapjudge.flows.claims import MARK, alone, lock_of
 from snapjudge.flows.merging import TABLE, MergeRequest, merge_judges
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainRequest
@@ -72,8 +73,11 @@ def test_a_search_keeps_its_table_and_goes_on(policies, tmp_path, call, trials):
     assert {file.name for file in (tmp_path / ".merge").iterdir()} == {TABLE, MARK}
     with pytest.raises(RunConflict, match="interrupted search"):
         merge_judges(request)
-    with pytest.raises(RunConflict, match="was of other data, settings or models"):
-        merge_judges(MergeRequest(names[::-1], data, tmp_path, config, rank=4, resume=True))
+    for other in ({"judges": names[::-1]}, {"rank": 4}, {"data": {"says_buy": data["says_buy"]}}):
+        with pytest.raises(RunConflict, match="was of other data, settings or models"):
+            merge_judges(replace(request, resume=True, **other))
+    with alone(lock_of(tmp_path / ".merge"), "it"), pytest.raises(RunConflict, match="another process is at work on the search of a merge"):
+        merge_judges(replace(request, resume=True))
     merge_judges(MergeRequest(names, data, tmp_path, fixed=MergeConfig(weights=(1, 1))))  # which searches nothing, and keeps away from the search
     result = merge_judges(MergeRequest(names, data, tmp_path, config, resume=True))
     table = (result.folders[0] / TABLE).read_text().splitlines()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
+from snapjudge.flows.claims import alone, lock_of
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.model.hub import RECORD_FILE, load_backbone
 from snapjudge.testing import make_examples, write_tiny_decoder
@@ -118,6 +119,9 @@ def test_an_interrupted_run_goes_on_only_as_it_was_begun(tmp_path, request_of):
         path.write_text(before)
     with pytest.raises(RunConflict, match="other data"):
         pretrain(request_of(resume=True, share=0.5), CONFIG)
+    with alone(lock_of(tmp_path / "out" / "work"), "it"), pytest.raises(RunConflict, match="another process"):
+        pretrain(request_of(resume=True), CONFIG)
+    (tmp_path / "out" / "config.json").write_text("{}")  # as of a run that was killed while it wrote the model
     pretrain(request_of(resume=True), CONFIG)
     assert not (tmp_path / "out" / "work").exists()
     told = json.loads((tmp_path / "out" / RECORD_FILE).read_text())

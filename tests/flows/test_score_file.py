@@ -10,6 +10,7 @@ import time
 import pytest
 
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
+from snapjudge.flows.claims import alone
 from snapjudge.flows.score_file import ScoreRequest, score_file
 from snapjudge.judge import Judge, Panel
 
@@ -115,7 +116,10 @@ def test_an_existing_output_and_another_runs_partial_are_never_written_over(pane
     (tmp_path / "other.jsonl.partial.json").write_text("{")
     with pytest.raises(RunConflict, match="record is broken"):
         score_file(panel, ScoreRequest(source, other))
+    with alone(tmp_path / "other.jsonl.partial.lock", "it"), pytest.raises(RunConflict, match="another process is at work on"):
+        score_file(panel, ScoreRequest(source, other, restart=True))
     assert score_file(panel, ScoreRequest(source, other, restart=True)).records == 200
+    assert not list(tmp_path.glob("*.lock"))
     with pytest.raises(OptionInvalid, match="is what is to be scored"):
         score_file(panel, ScoreRequest(source, source, overwrite=True))
 

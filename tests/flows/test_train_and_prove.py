@@ -24,6 +24,7 @@ from snapjudge.errors import (
     StorageFailed,
     TooFewExamples,
 )
+from snapjudge.flows.claims import alone, lock_of
 from snapjudge.flows.prove_judge import ProveRequest, prove_judge
 from snapjudge.flows.train_judge import train_judge
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
@@ -159,6 +160,8 @@ def test_an_interrupted_training_resumes_to_the_same_bundle(workshop, tmp_path):
     changed = CONFIG.model_copy(update={"allow_leak": True})
     with pytest.raises(RunConflict, match="other data, settings"):
         train_judge(request(folder, out=tmp_path, resume=True), changed)
+    with alone(lock_of(tmp_path / "says_buy" / ".training"), "it"), pytest.raises(RunConflict, match="another process is at work on the training of says_buy"):
+        train_judge(request(folder, out=tmp_path, resume=True), CONFIG)
     resumed = train_judge(request(folder, out=tmp_path, resume=True), CONFIG)
     name = "adapter/adapter_model.safetensors"
     assert (resumed.folder / name).read_bytes() == (result.folder / name).read_bytes()

@@ -17,7 +17,6 @@ from snapjudge.errors import Interrupted, RunConflict
 from snapjudge.store.files import read_record, storage_errors, write_file
 
 MARK = "run.json"
-_LOCK = "lock"
 
 
 @contextmanager
@@ -30,6 +29,7 @@ def alone(lock: Path, what: str) -> Iterator[None]:
     Raises:
         RunConflict: another process holds the lock.
     """
+    before = lock.parent.exists()
     with storage_errors(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
         guard = FileLock(lock)
@@ -43,6 +43,14 @@ def alone(lock: Path, what: str) -> Iterator[None]:
         with suppress(OSError):  # where a file that is open stays
             lock.unlink()
         guard.release()
+        if not before:
+            with suppress(OSError):  # there is something in it
+                lock.parent.rmdir()
+
+
+def lock_of(path: Path) -> Path:
+    """The lock of a folder or a file, beside it: what is locked may come and go."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> None:
@@ -51,14 +59,14 @@ def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> Non
     Raises:
         RunConflict: neither `resume` nor `restart` was said.
     """
-    if folder.exists() and not (resume or restart):
-        with alone(folder / _LOCK, f"the {what} in {folder}"):
+    if not (resume or restart) and _left_in(folder):
+        with alone(lock_of(folder), f"the {what} in {folder}"):
             raise RunConflict(f"an interrupted {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
 
 
 @contextmanager
 def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> Iterator[None]:
-    """Make the folder, or take the one that an interrupted run of the same record left, and keep others out of it.
+    """Make the folder, or take the one that an interrupted run of the same record left, and keep others out of it; it is gone when the run is done.
 
     Where the run fails before it has anything to go on from, the folder is given back: a mistake in a command does not stand in the way of the right one.
 
@@ -72,12 +80,11 @@ def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool,
     refuse_taken(folder, what, resume=resume, restart=restart)
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     mark = folder / MARK
-    with alone(folder / _LOCK, f"the {what} in {folder}"):
-        left = [path for path in folder.iterdir() if path.name != _LOCK]
-        if restart:
-            for path in left:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif left and read_record(mark).get("digest") != digest:  # an empty folder is of a run that was killed before it wrote anything
+    with alone(lock_of(folder), f"the {what} in {folder}"):
+        if restart and folder.exists():
+            with storage_errors(folder):
+                shutil.rmtree(folder)
+        if _left_in(folder) and read_record(mark).get("digest") != digest:
             raise RunConflict(f"the {what} in {folder} was of other data, settings or models", hint="repeat its command, or start over with --restart")
         write_file(mark, json.dumps({"digest": digest, **record}, indent=2))
         try:
@@ -85,8 +92,12 @@ def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool,
         except Interrupted:
             raise
         except Exception:
-            if {path.name for path in folder.iterdir()} <= {MARK, _LOCK}:
+            if _left_in(folder) <= {MARK}:
                 shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # there is something in it
-                    folder.parent.rmdir()
             raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left_in(folder: Path) -> set[str]:
+    """What an earlier run left; nothing where it was killed before it wrote anything."""
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()

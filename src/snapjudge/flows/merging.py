@@ -5,7 +5,6 @@ version of each. Knows nothing of terminals.
 """
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +119,7 @@ def merge_judges(request: MergeRequest, progress: Progress | None = None, stop: 
     Raises:
         OptionInvalid, BackboneMismatch: the judges cannot be merged.
         DataLeak: a judge was trained on rows it would be measured on.
+        RunConflict: a search of something else lies there, or another process is at work on it.
         Interrupted: the search's trials are kept; the same call with `resume` goes on.
     """
     return _Merging(request, progress or Silent(), stop).run()
@@ -172,19 +172,16 @@ class _Merging:
         self.policies = [self._policy(judge) for judge in self.judges if judge.metric.name in self.request.data]
         if self.request.fixed is not None:
             return self._result(self.request.fixed, None, began)
-        work = self.table.parent
-        with claimed(work, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart):
+        with claimed(self.table.parent, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart):
             found = self._search()
             if not found.feasible:
                 self._note("no configuration reached every floor; the nearest was taken")
-            result = self._result(found.best.config, found, began)
-            shutil.rmtree(work, ignore_errors=True)
-        return result
+            return self._result(found.best.config, found, began)
 
     def _identity(self) -> dict[str, Any]:
         """What the trials of a search belong to."""
         return {
-            "judges": {judge.name: judge.bundle.digest for judge in self.judges},
+            "judges": [[judge.name, judge.bundle.digest] for judge in self.judges],  # in order, as the weights are
             "data": {policy.judge.metric.name: data_digests(policy.files) for policy in self.policies},
             "search": self.request.search.model_dump(mode="json"),
             "rank": self.request.rank,

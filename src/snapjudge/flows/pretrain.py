@@ -5,7 +5,6 @@ The result is a folder like any other backbone's, with a record of how it came t
 
 import json
 import random
-import shutil
 import sys
 import time
 from collections import defaultdict
@@ -80,7 +79,9 @@ def pretrain(request: PretrainRequest, config: WholeConfig, progress: Progress |
 class _Pretraining:
     def __init__(self, request: PretrainRequest, config: WholeConfig, progress: Progress, stop: Callable[[], bool]) -> None:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
-        if taken := [name for name in (RECORD_FILE, *_MODEL) if (request.out / name).exists()]:
+        self.work = request.out / "work"
+        finished = (RECORD_FILE,) if self.work.exists() else (RECORD_FILE, *_MODEL)  # a run that was killed while it wrote the model goes on
+        if taken := [name for name in finished if (request.out / name).exists()]:
             raise RunConflict(f"{request.out} already holds a model ({taken[0]})", hint="choose another --out", received=str(request.out))
         if not 0 < request.share <= 1:
             raise OptionInvalid(f"a share of {request.share}", hint="more than 0 and at most 1", received=str(request.share))
@@ -89,7 +90,6 @@ class _Pretraining:
             raise OptionInvalid(f"no mask is called {request.content_mask!r}", hint="causal or bidirectional", received=str(request.content_mask))
         if request.content_mask is not None and not (backbone_folder(request.start) / LAYOUT_FILE).exists():
             raise OptionInvalid("the mask of a decoder in the Hugging Face layout is always causal", hint="start from mini, or leave --content-mask out")
-        self.work = request.out / "work"
 
     def run(self) -> WholeResult:
         recipe = read_recipe(self.request.recipe)
@@ -128,7 +128,6 @@ class _Pretraining:
                 anchor=self.anchor,
             )
             self._write(result, time.monotonic() - began)
-            shutil.rmtree(self.work, ignore_errors=True)
         return result
 
     def _check_anchor(self) -> None:

@@ -18,7 +18,7 @@ from snapjudge.core.judgement import Abstention, Judgement
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.curate.read import Record, records
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
-from snapjudge.flows.claims import alone
+from snapjudge.flows.claims import alone, lock_of
 from snapjudge.judge import CHUNK, Panel
 from snapjudge.store.files import read_record, storage_errors, write_file
 
@@ -49,7 +49,7 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
 
     Raises:
         OptionInvalid: the output is the input.
-        RunConflict: the output exists, or belongs to another input or other judges.
+        RunConflict: the output exists, or belongs to another input or other judges, or another process is writing it.
         StorageFailed: the disk is full; what was written stays, and the same command goes on from there.
         Interrupted: `stop` said so; the same command goes on from there.
     """
@@ -61,7 +61,7 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
     if request.out is None:
         return _score(panel, request, _Stream(sys.stdout), progress, stop)
     with (
-        alone(request.out.with_name(f"{request.out.name}.partial.lock"), str(request.out)),
+        alone(lock_of(_partial_paths(request.out)[0]), str(request.out)),
         _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink,
     ):
         if sink.done:

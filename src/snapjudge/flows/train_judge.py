@@ -3,7 +3,6 @@
 Knows nothing of terminals: it tells a `Progress` what it does and returns a typed result.
 """
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -109,9 +108,7 @@ class _Training:
         self._check_windows()
         work = self.request.out / self.metric.name / ".training"
         with claimed(work, self._identity(), f"training of {self.metric.name}", resume=self.request.resume, restart=self.request.restart):
-            result = self._judge(work)
-            shutil.rmtree(work, ignore_errors=True)
-        return result
+            return self._judge(work)
 
     def _judge(self, work: Path) -> TrainResult:
         """Fit, calibrate, prove and write."""
@@ -156,12 +153,23 @@ class _Training:
         return {
             "metric": self.metric.model_dump(mode="json"),
             "config": self.config.model_dump(mode="json"),
-            "data": self._data_digests(),
+            "data": {part: data_digests(files) for part, files in self._files().items()},
+            "mapping": dict(self.request.mapping or {}),
             "backbone": self.backbone.digest,
         }
 
+    def _files(self) -> dict[str, Sequence[Path]]:
+        given = self.request
+        return {
+            "data": given.data,
+            "test": given.test,
+            "validation": given.validation,
+            "calibration": given.calibration,
+            "unlabelled": given.unlabelled,
+        }
+
     def _data_digests(self) -> dict[str, str]:
-        return data_digests((*self.request.data, *self.request.test, *self.request.validation, *self.request.calibration, *self.request.unlabelled))
+        return data_digests([file for files in self._files().values() for file in files])
 
     def _fit(self, work: Path) -> tuple[dict[Scope, FitResult], Scope]:
         """Fit the scope asked for; for `auto` the readout, then every token if the readout does not beat the frozen embedding. Or keep a judge's adapter."""
