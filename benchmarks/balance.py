@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ _COUNTS_AS = 3
 
 def balanced(rows: Sequence[JsonRow], count: int, rng: random.Random) -> list[JsonRow]:
     """Up to `count` rows, labels as even as they can be, and within a label the sources by the root of their size."""
-    return _shuffled(_even(rows, count, rng), rng)
+    return _shuffled(_even(rows, count, Counter(), rng), rng)
 
 
 def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str) -> list[JsonRow]:
@@ -30,8 +31,8 @@ def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str)
     for row in rows:
         octaves.setdefault(int(math.log2(max(length_of(row["inputs"]), 1))), []).append(row)
     cells = {octave: _Cell(found, label, sides) for octave, found in octaves.items()}
-    shares = _shares({octave: cell.most for octave, cell in cells.items()}, count // sum(sides))
-    return _shuffled([row for octave, share in shares.items() for row in cells[octave].chosen(share, rng)], rng)
+    shares, have = _shares({octave: cell.most for octave, cell in cells.items()}, count // sum(sides)), Counter[str]()
+    return _shuffled([row for octave, share in shares.items() for row in cells[octave].chosen(share, have, rng)], rng)
 
 
 class _Cell:
@@ -42,7 +43,7 @@ class _Cell:
         both: dict[str, tuple[list[JsonRow], list[JsonRow]]] = {}
         for row in rows:
             both.setdefault(row["meta"]["source"], ([], []))[row["label"] != label].append(row)
-        self.common = {source: pair for source, pair in both.items() if pair[0] and pair[1]}
+        self.common = {source: pair for source, pair in both.items() if self._units(pair)}
         alone = [pair for source, pair in both.items() if source not in self.common]
         self.alone = [row for own, _ in alone for row in own], [row for _, rest in alone for row in rest]
         self.units = {source: self._units(pair) for source, pair in self.common.items()}
@@ -51,15 +52,15 @@ class _Cell:
     def _units(self, pair: tuple[list[JsonRow], list[JsonRow]]) -> int:
         return min(len(rows) // side for rows, side in zip(pair, self.sides, strict=True))
 
-    def chosen(self, units: int, rng: random.Random) -> list[JsonRow]:
-        """So many units: half of sources that have both sides, more where the others have too little."""
+    def chosen(self, units: int, have: Counter[str], rng: random.Random) -> list[JsonRow]:
+        """So many units: half of sources with both sides, more where the others have too little; labels, with those chosen before, as even as can be."""
         own, rest = self.sides
         found: list[JsonRow] = []
-        for source, share in _shares(self.units, max(units // 2, units - self._units(self.alone))).items():
-            found += [*rng.sample(self.common[source][0], share * own), *_even(self.common[source][1], share * rest, rng)]
-        left = units - len(found) // (own + rest)
-        left = min(left, self._units(self.alone))
-        return [*found, *_of_sources(self.alone[0], left * own, rng), *_even(self.alone[1], left * rest, rng)]
+        shares = _shares(self.units, max(units // 2, units - self._units(self.alone)))
+        for source, share in shares.items():
+            found += [*rng.sample(self.common[source][0], share * own), *_even(self.common[source][1], share * rest, have, rng)]
+        left = min(units - sum(shares.values()), self._units(self.alone))
+        return [*found, *_of_sources(self.alone[0], left * own, rng), *_even(self.alone[1], left * rest, have, rng)]
 
 
 def _shuffled(rows: list[JsonRow], rng: random.Random) -> list[JsonRow]:
@@ -67,14 +68,19 @@ def _shuffled(rows: list[JsonRow], rng: random.Random) -> list[JsonRow]:
     return rows
 
 
-def _even(rows: Sequence[JsonRow], count: int, rng: random.Random) -> list[JsonRow]:
+def _even(rows: Sequence[JsonRow], count: int, have: Counter[str], rng: random.Random) -> list[JsonRow]:
+    """Up to `count` rows, with which all that is had by label comes as near to even as it can; what is chosen is added to it."""
     by_label: dict[str, list[JsonRow]] = {}
     for row in rows:
         by_label.setdefault(row["label"], []).append(row)
-    chosen: list[JsonRow] = []
-    for position, label in enumerate(sorted(by_label, key=lambda label: len(by_label[label]))):
-        chosen += _of_sources(by_label[label], (count - len(chosen)) // (len(by_label) - position), rng)
-    return chosen
+    shares: Counter[str] = Counter()
+    for _ in range(min(count, len(rows))):
+        left = [label for label in by_label if shares[label] < len(by_label[label])]
+        label = min(left, key=lambda label: (have[label], -len(by_label[label])))
+        shares[label] += 1
+        have[label] += 1
+    order = sorted(by_label, key=lambda label: len(by_label[label]))
+    return [row for label in order for row in _of_sources(by_label[label], shares[label], rng)]
 
 
 def _of_sources(rows: Sequence[JsonRow], count: int, rng: random.Random) -> list[JsonRow]:
