@@ -43,11 +43,12 @@ class _Cell:
         both: dict[str, tuple[list[JsonRow], list[JsonRow]]] = {}
         for row in rows:
             both.setdefault(row["meta"]["source"], ([], []))[row["label"] != label].append(row)
-        self.common = {source: pair for source, pair in both.items() if self._units(pair)}
+        self.units = {source: units for source, pair in both.items() if (units := self._units(pair))}
+        self.common = {source: both[source] for source in self.units}
         alone = [pair for source, pair in both.items() if source not in self.common]
         self.alone = [row for own, _ in alone for row in own], [row for _, rest in alone for row in rest]
-        self.units = {source: self._units(pair) for source, pair in self.common.items()}
-        self.most = sum(self.units.values()) + self._units(self.alone)
+        self.units_alone = self._units(self.alone)
+        self.most = sum(self.units.values()) + self.units_alone
 
     def _units(self, pair: tuple[list[JsonRow], list[JsonRow]]) -> int:
         return min(len(rows) // side for rows, side in zip(pair, self.sides, strict=True))
@@ -56,10 +57,10 @@ class _Cell:
         """So many units: half of sources with both sides, more where the others have too little; labels, with those chosen before, as even as can be."""
         own, rest = self.sides
         found: list[JsonRow] = []
-        shares = _shares(self.units, max(units // 2, units - self._units(self.alone)))
+        shares = _shares(self.units, max(units // 2, units - self.units_alone))
         for source, share in shares.items():
             found += [*rng.sample(self.common[source][0], share * own), *_even(self.common[source][1], share * rest, have, rng)]
-        left = min(units - sum(shares.values()), self._units(self.alone))
+        left = min(units - sum(shares.values()), self.units_alone)
         return [*found, *_of_sources(self.alone[0], left * own, rng), *_even(self.alone[1], left * rest, have, rng)]
 
 
