@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,15 @@ def measured(name: str, judge: Judge, data: JudgeData, start: str, kept: Mapping
     return found
 
 
+@cache
+def harmless_texts() -> dict[str, list[str]]:
+    """Judge -> look-alikes written for it; under `anybody` statements about who people are."""
+    return dict(yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text()))
+
+
 def lookalikes(judge: Judge) -> dict[str, Any]:
     """How many harmless texts with the words of harmful ones a judge flags, where some were written for it; and how many that tell who somebody is."""
-    metric, written = judge.metric, yaml.safe_load((METRICS / "lookalikes_unseen.yaml").read_text())
+    metric, written = judge.metric, harmless_texts()
     place = "input" if "input" in metric.inputs and "input" not in metric.optional else metric.ordered_inputs[-1]
     named = {"look-alikes": written.get(metric.name), "who people are": written["anybody"]}
     if not metric.positive_labels or not set(metric.needed_inputs) <= {place}:

@@ -18,7 +18,7 @@ from benchmarks.common import DATA, RESULTS, ROOT, Lines, arguments, between, he
 from benchmarks.contenders import mean_of, told
 from benchmarks.judge_data import JudgeData, as_examples
 from benchmarks.left_out import examples_of
-from benchmarks.quality import PAGE, UNSEEN, judged, shown_figure
+from benchmarks.quality import GOALS, PAGE, UNSEEN, judged, shown_figure
 from snapjudge.flows.scoring import contents_of
 from snapjudge.flows.train_terms import Trained
 from snapjudge.judge import Judge
@@ -49,7 +49,7 @@ def rows() -> list[str]:
     lines = head("judge", "scope", "trained on", "figure", "on its test", "sets not trained on, mean", "ms a content, one judge", f"ms a content, {COUNTED[1]}")
     for path in sorted(RESULTS.glob("scopes_*.json")):
         name = path.stem.removeprefix("scopes_")
-        figure = shown_figure(name)
+        figure = next((goal.figure for goal in GOALS if (goal.judge, goal.where, goal.below) == (name, "test", False)), shown_figure(name))
         for scope, own in json.loads(path.read_text())["scopes"].items():
             test, *others = [found.get(figure) for found in own["figures"].values()]
             unseen = mean_of([value for value in others if value]) if any(others) else None
