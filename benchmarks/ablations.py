@@ -69,7 +69,8 @@ def main() -> None:
         if (folder / RECORD_FILE).exists():
             asked_too = json.loads((folder / _MEASURED).read_text()) if (folder / _MEASURED).exists() else {}
             runs[name] = {**runs.get(name, {}), **learned(folder), **asked_too}
-    record("ablations", {"runs": {name: runs[name] for name in RUNS if name in runs}}, f"python -m benchmarks.ablations --run {' '.join(RUNS)}")
+    command = " ".join(["python -m benchmarks.ablations", *(["--run", *options.run] if options.run else [])])
+    record("ablations", {"runs": {name: runs[name] for name in RUNS if name in runs}}, command)
     PAGE.write_text(between(PAGE.read_text(), "ablations", "\n" + "\n".join(page_lines(runs)) + "\n"))
 
 
