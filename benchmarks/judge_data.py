@@ -157,7 +157,7 @@ class BuiltIn:
 
 
 JUDGES: dict[str, BuiltIn] = {
-    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000, matched="fine"),
+    "toxicity": BuiltIn("toxicity", _yes_or_no("toxic", "fine"), 7000, held=True, matched="fine"),
     "toxicity_category": BuiltIn("toxicity", _toxic_kind, 6000),
     "unsafe_prompt": BuiltIn("unsafe_prompt", _yes_or_no("unsafe", "safe"), 7000, held=True, matched="safe"),
     "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard, 7500, held=True, matched="none"),

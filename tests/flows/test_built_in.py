@@ -100,8 +100,8 @@ def test_bundles_hold_no_text_of_the_data_and_only_data_that_may_be_published(bu
     assert bundles["toxicity"].proof.worst, "errors are shown, by their figures"
 
 
-SAID = {  # by hand, in words of nobody's data: what a first user tries
-    True: ("I will find you and kill you.", "All immigrants are vermin.", "You're so dumb it hurts.", "shut the fuck up", "kys", "go die", "fuck you"),
+SAID = {  # by hand: what a first user tries; a few of these words stand in templates that the judge learned from
+    True: ("I will find you and kill you.", "All immigrants are vermin.", "what a moron", "shut the fuck up", "kys", "go die", "fuck you", "stfu"),
     False: (
         *("My boss called me a moron yesterday.", "Thanks, great work!", "I disagree with your analysis.", "The team lost 3-0."),
         *("holy shit that's amazing", "damn that was good", "this game sucks", "he killed me in the game lol", "what the hell is going on"),
