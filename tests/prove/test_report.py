@@ -91,6 +91,13 @@ def test_plain_words_say_what_the_figures_say():
     assert "MISSED 1 of 1 gates" in promised[-1]
 
 
+def test_many_labels_are_named_once():
+    labels = {"bad": 100, "worse": 30, "worst": 20, "vile": 10, "fine": 240}
+    proof = proof_of(examples()).model_copy(update={"labels": labels, "positive": ("bad", "worse", "worst", "vile")})
+    assert "what it calls “bad” or “worse” or “worst” or “vile”" in what_it_does(proof)
+    assert how_often_it_errs(proof)[0].startswith("Of 100 texts that are one of those 4, it flags")
+
+
 def test_a_promise_that_is_not_kept_is_said_so():
     rule, agree = ThresholdRule.parse("recall>=0.99@95%"), ThresholdRule.parse_escalation("agreement>=0.99@95%")
     calibration = Calibration(threshold=Threshold(value=0.5, rule=rule, counted=5, needed=100), escalation=Escalation(value=1.1, rule=agree))

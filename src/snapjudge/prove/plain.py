@@ -11,6 +11,7 @@ from snapjudge.prove.probes import Probe
 from snapjudge.prove.proof import Proof, Slice
 
 _FEW = 300
+_SPELLED = 3  # labels that are named in every sentence about them
 COUNTED = {"fpr": "negatives", "recall": "positives", "precision": "flagged examples", "cost": "examples", "agreement": "examples"}
 
 
@@ -32,7 +33,7 @@ def how_often_it_errs(proof: Proof) -> list[str]:
     found, figures = [], proof.judge_figures
     total = sum(proof.labels.values())
     if proof.positive:
-        bad = _named(proof.positive)
+        bad = _named(proof.positive) if len(proof.positive) <= _SPELLED else f"one of those {len(proof.positive)}"
         if "recall" in figures:
             found.append(f"Of 100 texts that are {bad}, it flags about {_per_hundred(figures['recall'])}; the others go unnoticed.")
         if "fpr" in figures:
