@@ -18,8 +18,8 @@ def balanced(rows: Sequence[JsonRow], count: int, rng: random.Random) -> list[Js
     return _shuffled(_even(rows, count, Counter(), rng), rng)
 
 
-def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str) -> list[JsonRow]:
-    """Up to `count` rows, of which `label` has the same share at every length, and there in every source that has it and others.
+def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str, *, by_source: bool = True) -> list[JsonRow]:
+    """Up to `count` rows, of which `label` has the same share at every length, and (`by_source`) there in every source that has it and others.
 
     Of two labels it has a half; beside many it counts as three of them, since most of what is read is of it. Lengths (in octaves of letters) that it or all
     others lack are left out; what is short in one octave is made up for in others, by the root of what they have. Half of an octave's rows are of sources that
@@ -30,7 +30,7 @@ def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str)
     octaves: dict[int, list[JsonRow]] = {}
     for row in rows:
         octaves.setdefault(int(math.log2(max(length_of(row["inputs"]), 1))), []).append(row)
-    cells = {octave: _Cell(found, label, sides) for octave, found in octaves.items()}
+    cells = {octave: _Cell(found, label, sides, by_source=by_source) for octave, found in octaves.items()}
     shares, have = _shares({octave: cell.most for octave, cell in cells.items()}, count // sum(sides)), Counter[str]()
     return _shuffled([row for octave, share in shares.items() for row in cells[octave].chosen(share, have, rng)], rng)
 
@@ -38,12 +38,12 @@ def matched(rows: Sequence[JsonRow], count: int, rng: random.Random, label: str)
 class _Cell:
     """The rows of one length: those of one label and those of the others, by source. They are taken in units of so many of each side."""
 
-    def __init__(self, rows: Sequence[JsonRow], label: str, sides: tuple[int, int]) -> None:
+    def __init__(self, rows: Sequence[JsonRow], label: str, sides: tuple[int, int], *, by_source: bool) -> None:
         self.sides = sides
         both: dict[str, tuple[list[JsonRow], list[JsonRow]]] = {}
         for row in rows:
             both.setdefault(row["meta"]["source"], ([], []))[row["label"] != label].append(row)
-        self.units = {source: units for source, pair in both.items() if (units := self._units(pair))}
+        self.units = {source: units for source, pair in both.items() if by_source and (units := self._units(pair))}
         self.common = {source: both[source] for source in self.units}
         alone = [pair for source, pair in both.items() if source not in self.common]
         self.alone = [row for own, _ in alone for row in own], [row for _, rest in alone for row in rest]

@@ -36,7 +36,6 @@ _TOGETHER = {"train": 2000, "dev": 400}  # rows of templates with several kinds 
 _LONG_REQUESTS = {"train": 3000, "dev": 800}  # rows of the templates of long requests
 _BLUNT = {"train": 4000, "dev": 500}  # rows of short blunt requests
 _SLANG = 600  # rows of unseen templates of abuse in slang
-_INSTRUCTIONS = 4000  # rows of requests that hold orders or are about them
 _PASTED = {"train": 600, "dev": 150}  # rows of either answer whose document stands in the input
 _REQUESTS, _FIELDED = "intent_offtopic/clinc150", 3000  # requests by intent, and how many of them stand under a scope of some fields
 _BEGINNING = 200  # letters within which a refusal declines
@@ -141,7 +140,7 @@ def _has(kind: str) -> Label:
 class BuiltIn:
     """One built-in judge: the task its rows are of, how a row is labelled, the name its text is read under where that is another, what stands in a field that a
     row lacks, the most rows of an answer that the `.dev` files give (0: all), whether groups of the rows gathered for it are held back, too, and the
-    label that has its share at every length and in every source that has it and others, so that neither tells it.
+    label that has its share at every length, and (`by_source`) in every source that has it and others, so that neither tells it.
     """
 
     task: str
@@ -154,6 +153,7 @@ class BuiltIn:
     scope: Scope = "readout"
     epochs: int = 3
     matched: str = ""
+    by_source: bool = True
 
 
 JUDGES: dict[str, BuiltIn] = {
@@ -163,7 +163,7 @@ JUDGES: dict[str, BuiltIn] = {
     "unsafe_prompt_category": BuiltIn("unsafe_prompt", _hazard, 7500, held=True, matched="none"),
     "unsafe_response": BuiltIn("unsafe_response", _yes_or_no("unsafe", "safe")),
     "unsafe_response_category": BuiltIn("unsafe_prompt", _hazard, rename={"input": "output"}),
-    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 8000, held=True, matched="clean"),
+    "prompt_injection": BuiltIn("prompt_injection", _yes_or_no("injection", "clean"), 7000, held=True, matched="clean", by_source=False),
     "groundedness": BuiltIn("groundedness", _yes_or_no("grounded", "ungrounded"), 8000),
     "tool_selection": BuiltIn(
         "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
@@ -231,7 +231,7 @@ class JudgeData:
         validation += taken.without([row for row in more if number_of(row["meta"]["group"], "validation", _VALIDATION) == 0])
         taken.add(validation)
         rows = taken.without(kept)
-        train = matched(rows, judge.rows, rng, judge.matched) if judge.matched else balanced(rows, judge.rows, rng)
+        train = matched(rows, judge.rows, rng, judge.matched, by_source=judge.by_source) if judge.matched else balanced(rows, judge.rows, rng)
         return {"train": train, "validation": validation, **found}
 
     def dev(self, task: str, files: Sequence[str] | None = None) -> list[Row]:
@@ -360,7 +360,6 @@ def _written_for(name: str, part: str) -> list[_Written]:
         found += [_Written("politeness_unseen", _WRITTEN_MANNERS)] if dev else [_Written("politeness_written"), _Written("identity", _IDENTITY)]
     elif name == "prompt_injection":
         found += [_Written(_long_requests(part), _LONG_REQUESTS[part], ("request", "attack"))]
-        found += [] if dev else [_Written("instructions", _INSTRUCTIONS)]
     elif judge.task == "unsafe_prompt":
         found += [_Written("code_abuse_unseen" if dev else "code_abuse")] if judge.label is _hazard else []
         if not judge.rename:
