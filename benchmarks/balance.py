@@ -43,8 +43,8 @@ class _Cell:
         both: dict[str, tuple[list[JsonRow], list[JsonRow]]] = {}
         for row in rows:
             both.setdefault(row["meta"]["source"], ([], []))[row["label"] != label].append(row)
-        self.units = {source: units for source, pair in both.items() if by_source and (units := self._units(pair))}
-        self.common = {source: both[source] for source in self.units}
+        self.common = {source: pair for source, pair in both.items() if by_source and all(pair)}
+        self.units = {source: self._units(pair) for source, pair in self.common.items()}
         alone = [pair for source, pair in both.items() if source not in self.common]
         self.alone = [row for own, _ in alone for row in own], [row for _, rest in alone for row in rest]
         self.units_alone = self._units(self.alone)

@@ -128,7 +128,6 @@ _KINDS = {
 }
 
 
-_ON: dict[str, Scope] = {kind: "all" if kind == "card" else "readout" for kind in _KINDS}  # reading once finds half of the cards
 _BY_DIGITS = ("pii_phone", "pii_card", "pii_account")  # judges that also learn from numbers of all kinds in the same sentences
 
 
@@ -169,7 +168,10 @@ JUDGES: dict[str, BuiltIn] = {
         "tool_selection", lambda row: row.label if row.label in ("correct", "wrong_tool", "wrong_arguments", "missing_call", "not_needed") else None
     ),
     "pii": BuiltIn("pii", _yes_or_no("personal", "clean")),
-    **{f"pii_{kind}": BuiltIn("pii", _has(kind), 6000 if f"pii_{kind}" in _BY_DIGITS else 3000, scope=_ON[kind]) for kind in _KINDS},
+    **{
+        f"pii_{kind}": BuiltIn("pii", _has(kind), 6000 if f"pii_{kind}" in _BY_DIGITS else 3000, scope="all" if kind == "card" else "readout")
+        for kind in _KINDS
+    },
     "tone": BuiltIn("tone", _own, 8000),
     "politeness": BuiltIn("politeness", _yes_or_no("polite", "impolite")),
     "sexism": BuiltIn("sexism", _yes_or_no("sexist", "fine"), 6000),
