@@ -200,6 +200,40 @@ def test_a_ruined_adapter_that_still_ranks_is_begun_again(task, tmp_path):
     assert result.rate < 1.0
 
 
+def told(*epochs):
+    """A validation that says of the epochs, one after the other, what is handed in: (figure, log loss)."""
+    given = iter(epochs)
+
+    def validate(log_p):
+        figure, loss = next(given)
+        return Validation(figure, "auroc", loss, 0.5, 0.05)
+
+    return validate
+
+
+def test_a_fit_whose_validation_loses_less_than_even_answers_is_not_begun_again(task, tmp_path):
+    """A backbone that is sure of the wrong answers has a high training loss for some steps, however well the adapter learns."""
+    config = CONFIG.model_copy(update={"rate": 1.0, "epochs": 3})
+    result = task.fit(tmp_path, config, validate=told((0.90, 0.60), (0.94, 0.50), (0.97, 0.40)))
+    assert [epoch["loss"] > math.log(2) for epoch in result.history] == [True] * 3
+    assert not result.notes
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kept"),
+    [
+        (((1.00, 1.10), (0.97, 0.50), (0.96, 0.40)), 0.97),  # hardly begun, and as good by chance as what came later
+        (((1.00, 1.10), (0.90, 0.50), (0.91, 0.40)), 1.00),  # better by more than chance
+        (((0.96, 0.50), (1.00, 1.10), (0.95, 0.30)), 0.96),  # not begun again by luck
+        (((0.80, 0.50), (0.90, 1.10), (0.70, 0.30)), 0.90),
+        (((0.90, 0.50), (0.92, 0.60), (0.91, 0.30)), 0.92),  # among sound ones the figure tells
+    ],
+)
+def test_an_epoch_that_loses_more_than_even_answers_gives_way_within_the_error(task, tmp_path, epochs, kept):
+    result = task.fit(tmp_path, CONFIG.model_copy(update={"epochs": 3}), validate=told(*epochs))
+    assert result.best.figure == kept
+
+
 def test_a_resumed_fit_keeps_its_restarts(task, tmp_path):
     config = CONFIG.model_copy(update={"rate": 1.0, "epochs": 4, "restarts": 6})
     straight = task.fit(tmp_path / "straight", config)

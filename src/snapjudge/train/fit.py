@@ -30,6 +30,7 @@ from snapjudge.train.objectives import loss_of
 from snapjudge.train.sampling import epoch_batches
 from snapjudge.train.terms import FitConfig, FitData, FitResult, LogP, Validation
 
+_SETTLED = 12  # steps before which a loss says little: an adapter starts from a backbone that may be sure of the wrong answers
 _THROUGH = 2048  # tokens in one backward pass through contents: about 1 GiB of activations of mini, and no slower than more
 
 
@@ -210,7 +211,7 @@ class _Fit:
             raise _Retry(f"the validation scores are not finite at rate {state.rate:g}")
         found = self.validate(log_p)
         state.history.append({"epoch": state.epoch + 1, "rate": state.rate, "loss": loss, found.name: found.figure, "validation_loss": found.loss})
-        if state.best is None or (found.figure, -found.loss) > (state.best["figure"], -state.best["loss"]):
+        if state.best is None or self._better(found, Validation(**{name: value for name, value in state.best.items() if name != "log_p"})):
             state.best, state.stale = {**vars(found), "log_p": log_p}, 0
             self.best_weights = self._weights()
         else:
@@ -219,18 +220,28 @@ class _Fit:
         self._check_collapse(found, loss)
         self._save()
 
+    def _better(self, found: Validation, best: Validation) -> bool:
+        """Whether an epoch is better than the best so far: by the figure, then the loss; but one that loses more than even answers would, as an adapter does
+        that has hardly begun, gives way to one that does not where the figures of a small validation split cannot tell the two apart.
+        """
+        sound, was_sound = found.loss <= self._even_log_loss, best.loss <= self._even_log_loss
+        if sound == was_sound:
+            return (found.figure, -found.loss) > (best.figure, -best.loss)
+        return found.figure >= best.figure - best.error if sound else found.figure > best.figure + best.error
+
     def _check_collapse(self, found: Validation, loss: float) -> None:
-        """Collapsed: back at chance after it was better, or still there after two epochs, or losing more than an answer that is always even, while a lower
-        rate is left to try. A ruined adapter may rank a little above chance by what is left in its scores; its loss tells.
+        """Collapsed: back at chance after it was better; or, after two epochs and some steps, still there, or losing more than an answer that is always even
+        would, in training and in validation: a ruined adapter may rank a little above chance by what is left in its scores. Only where a lower rate is left.
         """
         state = self.state
         if state.restarts >= self.config.restarts or state.epoch >= self.epochs:
             return
-        if self.teacher_NL is None and state.epoch >= 2 and loss > 1.01 * self._even_loss:
+        settled = state.epoch >= 2 and state.epoch * self.per_epoch >= _SETTLED
+        if self.teacher_NL is None and settled and loss > 1.01 * self._even_loss and found.loss > self._even_log_loss:
             raise _Retry(f"the loss is {loss:.3f}, {self._even_loss:.3f} for even answers, after epoch {state.epoch} at rate {state.rate:g}")
         at_chance = found.figure <= found.chance + 2 * found.error
         was_better = state.peak > found.chance + 4 * found.error
-        if at_chance and (was_better or state.epoch >= 2):
+        if at_chance and (was_better or settled):
             raise _Retry(f"validation {found.name} is {found.figure:.3f}, no better than chance, after epoch {state.epoch} at rate {state.rate:g}")
 
     @cached_property
@@ -243,6 +254,12 @@ class _Fit:
             even = torch.full((len(own), labels), -math.log(labels), device=self.backbone.device)
             total += float(loss_of(question.metric.type, even, self.targets_NL[own, :labels]).sum())
         return total / len(drawn)
+
+    @cached_property
+    def _even_log_loss(self) -> float:
+        """The mean log loss of the validation contents if every label were given the same probability."""
+        asked = [self.questions[self.data.question_of(at, validation=True)] for at in range(len(self.data.validation))]
+        return sum(math.log(len(question.metric.labels)) for question in asked) / max(1, len(asked))
 
     def _lower(self, reason: str) -> None:
         state = self.state
