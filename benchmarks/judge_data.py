@@ -21,10 +21,11 @@ from benchmarks.scope_data import everyday, of_assistants, of_fields
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.curate.made import expanded
-from snapjudge.curate.mixture import Mixture, Row, benign_rows, read_rows
+from snapjudge.curate.mixture import Mixture
 from snapjudge.curate.read import Record, to_example
 from snapjudge.curate.recipe import Task, read_recipe, read_templates
 from snapjudge.curate.split import groups_of
+from snapjudge.curate.task_rows import Row, benign_rows, read_rows
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.model.adapter import Scope
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from benchmarks.common import METRICS, number_of
-from snapjudge.curate.mixture import Row
+from snapjudge.curate.task_rows import Row
 
 INSIDE, OUTSIDE = "False", "True"  # answers to "is it off topic?"
 _FIELDS_AT_ONCE = 3

@@ -14,7 +14,7 @@ from snapjudge.curate.made import copied, expanded, scoped
 from snapjudge.curate.mixture import Mixture
 from snapjudge.curate.recipe import Recipe, read_recipe, read_templates
 from snapjudge.curate.surface import surface_question
-from snapjudge.errors import OptionInvalid
+from snapjudge.errors import DataInvalid, OptionInvalid
 from tests.conftest import shared
 
 TASKS = {
@@ -94,6 +94,48 @@ def test_a_draw_is_a_function_of_seed_and_number(folder):
     one, two = mixture(folder), mixture(folder)
     assert [one.draw(n) for n in (5, 900, 3)] == [two.draw(n) for n in (5, 900, 3)]
     assert one.draw(5) != one.draw(6)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"inputs": {', "broken JSON"),
+        ('{"label": true}', "found none of the fields"),
+        ('{"inputs": {"output": " "}, "label": true}', "an empty text"),
+        ('{"inputs": {"output": 3}, "label": true}', "a number"),
+        ('{"inputs": {"output": "x"}}', "label: found nothing"),
+        ('{"inputs": {"output": "x"}, "label": "maybe"}', "'maybe'; expected true or false"),
+        ('{"inputs": {"output": "x"}, "label": true, "meta": {"category": "[a"}}', "meta.category: found '[a'"),
+        ("[1]", "found list"),
+    ],
+)
+def test_a_line_that_nothing_can_be_learned_from_is_named_with_its_file(folder, line, said):
+    path = folder / "data" / "manners" / "mail.train.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:6], line, *lines[6:]]))
+    with pytest.raises(DataInvalid) as caught:
+        mixture(folder)
+    assert "mail.train.jsonl: 1 problem" in caught.value.message
+    assert "line 7" in caught.value.message
+    assert said in caught.value.message
+
+
+def test_true_and_false_count_however_they_are_written(folder):
+    path = folder / "data" / "manners" / "mail.train.jsonl"
+    straight = mixture(folder).rows["rude"]
+    path.write_text(path.read_text().replace('"label": true', '"label": "TRUE"').replace('"label": false', '"label": "false"'))
+    assert mixture(folder).rows["rude"] == straight
+
+
+@pytest.mark.parametrize(("label", "said"), [(True, "with no"), (False, "with yes")])
+def test_a_task_with_one_answer_only_is_refused(folder, label, said):
+    for name in ("forum", "mail"):
+        path = folder / "data" / "manners" / f"{name}.train.jsonl"
+        path.write_text("\n".join(json.dumps({**json.loads(line), "label": label}) for line in path.read_text().splitlines()))
+    alone = {name: value for name, value in TASKS["rude"].items() if name not in ("benign", "never_in")}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "small", "tasks": {"rude": alone}}))
+    with pytest.raises(OptionInvalid, match=f"no row answers its questions {said}"):
+        mixture(folder)
 
 
 def test_yes_and_no_are_drawn_equally_often(folder):

@@ -47,4 +47,6 @@ def pretrain(
             return
         for name, value in figures.items():
             output.print(f"{name:20} AUROC {value:.3f} on held-back rows")
+        if not figures:
+            output.print("not measured: no task has held-back rows of both answers")
         output.print(f"backbone {out} ({result.seconds:.0f} s, {result.tokens:,} tokens)")

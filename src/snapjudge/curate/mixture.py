@@ -3,8 +3,6 @@
 Draw n is always the same content with the same questions, so that a run can stop and go on anywhere. Knows nothing of models.
 """
 
-import ast
-import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from snapjudge.core.example import Example, Provenance, length_of, plain_text
-from snapjudge.core.metric import INPUT_NAMES
 from snapjudge.curate.made import copied, expanded, scoped
 from snapjudge.curate.perturb.noise import NOISES, diluted, noisy_fields
 from snapjudge.curate.perturb.rows import perturb
-from snapjudge.curate.read import records
 from snapjudge.curate.recipe import Choice, Facet, Made, Recipe, Task, read_templates
 from snapjudge.curate.surface import surface_question
+from snapjudge.curate.task_rows import Row, benign_rows, check_labels, number_of, place_of, read_rows, text_only
 from snapjudge.errors import OptionInvalid
 
 HELD_BACK = 40  # one group in so many is kept for the curves
@@ -36,19 +33,6 @@ class Posed:
     words: tuple[str, ...]
     answer: int
     task: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """A labelled content of one task."""
-
-    inputs: Mapping[str, Any]
-    label: str
-    categories: tuple[str, ...]
-    file: str
-    group: str
-    answer: bool | None = None  # to the task's own questions
-    licence: str = ""
 
 
 @dataclass
@@ -111,7 +95,8 @@ class Mixture:
         tokens: how many tokens a content has; rows longer than their task reads are left out. Without it none are: judges read in windows.
 
     Raises:
-        OptionInvalid: a file is missing, or a task is left without rows.
+        OptionInvalid: a file is missing, or a task is left without rows, or with one answer only.
+        DataInvalid: lines that cannot be read, or that lack what their task asks about.
     """
 
     def __init__(
@@ -179,11 +164,14 @@ class Mixture:
             if not path.exists():
                 hint = "say with --data where the rows lie, or leave it out with --without"
                 raise OptionInvalid(f"the recipe's file {path} does not exist", hint=hint, received=name)
-            self._files[name] = [row for row in read_rows(path, name) if _held(row) or _number(f"share:{row.group}", 1000) < self._share * 1000]
+            self._files[name] = [row for row in read_rows(path, name) if _held(row) or number_of(f"share:{row.group}", 1000) < self._share * 1000]
         return self._files[name]
 
     def _gather(self, name: str, task: Task) -> None:
         """The task's rows: labelled, benign, from templates and made; some groups are held back."""
+        labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
+        for file in self._kept(task.files):
+            check_labels(self._path(file).name, self._file(file), task, labelled=labelled)
         rows = [replace(row, answer=row.label == task.yes) for file in self._kept(task.files) for row in self._file(file)]
         for file in self._kept(task.benign):
             rows += benign_rows(task, self._file(file))
@@ -201,10 +189,12 @@ class Mixture:
             raise OptionInvalid(
                 f"task {name}: no row answers its questions with yes", hint=f"`yes: {task.yes}` is to be one of its labels: {found}", received=task.yes
             )
+        if rows and task.questions and not task.never_in and all(row.answer for row in rows):
+            hint = "label some rows with another label, or name files whose rows answer no: `benign`, `never_in`"
+            raise OptionInvalid(f"task {name}: no row answers its questions with no", hint=hint, received=task.yes)
         rows = self._short(rows, task.longest)
         self.held_back[name] = [row for row in rows if _held(row)]
         kept = self.rows[name] = [row for row in rows if not _held(row)]
-        labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
         sides: dict[str, _Side] = defaultdict(_Side)
         for row in kept:
             sides[str(row.answer) if task.questions else row.label if labelled else ""].files[row.file].append(row)
@@ -241,8 +231,8 @@ class Mixture:
         if spec.kind == "relabelled":
             chosen = rng.sample(parents, min(count, len(parents)))
             texts = ((row, row.inputs.get("output") or row.inputs.get("input") or plain_text(row.inputs)) for row in chosen)
-            return [Row({_place(task, str(text)): text}, spec.label, (), "made/relabelled", row.group, answer=answer) for row, text in texts]
-        examples = [Example(id=str(at), inputs=_text_only(row.inputs), provenance=Provenance(group=row.group)) for at, row in enumerate(parents)]
+            return [Row({place_of(task, str(text)): text}, spec.label, (), "made/relabelled", row.group, answer=answer) for row, text in texts]
+        examples = [Example(id=str(at), inputs=text_only(row.inputs), provenance=Provenance(group=row.group)) for at, row in enumerate(parents)]
         changed = perturb(examples, spec.kind, count, self.seed)
         return [Row(example.inputs, spec.label, (example.provenance.category,), f"made/{spec.kind}", example.group, answer=answer) for example in changed]
 
@@ -341,48 +331,10 @@ def _values(one: Facet | Choice, row: Row) -> tuple[str, ...]:
     return (row.label,) if one.field == "label" else row.categories
 
 
-def read_rows(path: Path, name: str) -> list[Row]:
-    """The rows of a file of JSON lines, not yet of any task."""
-    return [_row(record.data, name) for record in records(path) if record.data is not None]
-
-
-def benign_rows(task: Task, rows: Iterable[Row]) -> list[Row]:
-    """Rows of another file as ones whose answer to the task's questions is no."""
-    no = "False" if task.yes == "True" else "no"
-    found = []
-    for row in rows:
-        text = row.inputs.get("input") or row.inputs.get("output")
-        if isinstance(text, str):
-            found.append(Row({_place(task, text): text}, no, (), row.file, f"{row.file}:{text}", answer=False, licence=row.licence))
-    return found
-
-
-def _row(data: Mapping[str, Any], file: str) -> Row:
-    meta = data.get("meta") or {}
-    raw = str(meta.get("category") or "None")
-    categories = tuple(map(str, ast.literal_eval(raw))) if raw.startswith("[") else (raw,)
-    inputs = _text_only(data["inputs"])
-    return Row(inputs, str(data.get("label")), categories, file, str(meta.get("group") or plain_text(inputs)), licence=str(meta.get("licence") or ""))
-
-
 def _spelled(value: str) -> str:
     return value.replace("_", " ").strip("? ").lower()
 
 
-def _text_only(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: inputs[name] for name in INPUT_NAMES if inputs.get(name) not in (None, "")}
-
-
-def _place(task: Task, text: str) -> str:
-    """The field a text without one of its own goes to."""
-    return task.inputs[_number(text, len(task.inputs))] if task.inputs else "output"
-
-
 def _held(row: Row) -> bool:
     """Whether a row is of the groups that are kept back, however small a share of the others is used."""
-    return _number(row.group, HELD_BACK) == 0
-
-
-def _number(text: str, below: int) -> int:
-    """A whole number below `below` that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]) % below
+    return number_of(row.group, HELD_BACK) == 0

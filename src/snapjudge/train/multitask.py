@@ -220,7 +220,8 @@ class _Training:
         mean = means[-1]
         if self.config.keep_best and mean > max(means[:-1], default=-math.inf):
             save_state(self._best_path, dict(self.weights), {"step": self.step})
-        self.progress.say(f"step {self.step}: held-back rows {mean:.3f} on average; " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+        told = f"held-back rows {mean:.3f} on average; " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+        self.progress.say(f"step {self.step}: {told if figures else 'nothing measured, no task has held-back rows of both answers'}")
 
     def _save(self) -> None:
         tensors: dict[str, Tensor] = dict(self.weights)
