@@ -148,6 +148,10 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
         (("ask", "--field", "tools=[]"), "no judge was named"),
         (("ask", "--judge", "{judge}", "--field", "colour=red"), "--field"),
         (("ask", "--judge", "{judge}", "  "), "empty text"),
+        (("ask", ""), "an empty text"),
+        (("ask", "--question", "What is it?", "--options", "", "text"), "--options names no answers"),
+        (("train", "{metric}", "--data", "{data}", "--out", ".", "--resume", "--restart"), "--resume and --restart cannot both be meant"),
+        (("train", "{metric}", "--data", "{data}", "--out", ".", "--drop-optional", "0.5"), "has no optional inputs to drop"),
         (("ask", "--judge", "{judge}", "--backbone", "nowhere/model", "x"), "nowhere/model"),
         (("score", "missing.jsonl", "--judge", "{judge}", "--out", "x.jsonl"), "missing.jsonl"),
         (("train", "{metric}", "--data", "{data}", "--rank", "0", "--scope", "some"), "--rank 0"),
@@ -222,6 +226,10 @@ def test_open_questions_are_asked_on_the_command_line():
     (answer,) = json.loads(done.stdout).values()
     assert answer["zero_shot"]
     assert set(answer["probabilities"]) == {"yes", "no"}
+    assert answer["nearest"]["question"]
+    assert answer["trained_judge"] is None
+    known = run("ask", "--question", "is the text TOXIC", "you idiot")
+    assert "the judge toxicity was trained for this question; ask it with --judge toxicity" in known.stdout.replace("\n", " ")
     listed = run("ask", "--question", "What is it about?", "--options", "money, rain", "Where is my refund?")
     assert "zero-shot" in listed.stdout
     plain, reworded = (
@@ -274,11 +282,16 @@ def test_merging_says_what_it_needs(workshop, tmp_path):
     one = run("merge", result.folder, "--data", f"says_buy={folder / 'new.jsonl'}", "--out", tmp_path)
     assert one.returncode == 2
     assert "one judge alone" in one.stderr
+    stated = run("merge", result.folder, "--data", f"says_buy={folder / 'new.jsonl'}", "--out", tmp_path, "--method", "linear")
+    assert "one judge alone" in stated.stderr
+    assert "--data toxicity=a.jsonl" in run("merge", result.folder, result.folder, "--data", "new.jsonl").stderr
     odd = run("merge", result.folder, result.folder, "--data", "says_buy=x", "--method", "average")
     assert "an option cannot be read: method" in odd.stderr
     for more, said in (
         (("--weights", "1,2"), "--weights does nothing without a --method of its own"),
         (("--floor", "says_buy=1.5"), "reaches 1.5"),
+        (("--method", "linear", "--weights", "1"), "--weights '1': one number for each of the 2 judges"),
+        (("--method", "linear", "--weights", "a,b"), "--weights 'a,b': one number for each of the 2 judges"),
         (("--method", "linear", "--trials", "9"), "--trials does nothing without --method auto"),
         (("--method", "linear", "--density", "0.2"), "--density does nothing without --method ties"),
     ):

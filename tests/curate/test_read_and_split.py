@@ -125,6 +125,15 @@ def test_provenance_is_kept(tmp_path):
     assert example.provenance == Provenance(source="s", labeler="ann", date="2026-11-01", criteria_version=3, group="g")
 
 
+def test_verdicts_are_labels_or_shares_in_several_forms(tmp_path):
+    shares = {"bad": 0.9, "fine": 0.1}
+    forms = {"plain": "bad", "shares": shares, "inside": {"label": shares}, "answer": {"label": "bad", "probabilities": shares, "cost": 0.5}, "none": "odd"}
+    (example,) = read_examples([lines(tmp_path / "d.jsonl", row(1, verdicts=forms))], METRIC)
+    found = {name: (verdict.label, verdict.shares) for name, verdict in example.verdicts.items()}
+    assert found == {"plain": ("bad", (1.0, 0.0)), **dict.fromkeys(("shares", "inside", "answer"), ("bad", (0.9, 0.1)))}
+    assert example.verdicts["answer"].cost == 0.5
+
+
 def test_too_few_and_one_class_are_refused():
     with pytest.raises(TooFewExamples, match="19 examples"):
         check_enough(make_examples(19), METRIC, "data")

@@ -45,6 +45,15 @@ def test_agreement_is_promised_from_a_half_and_not_at_another_prevalence():
     assert {promise.rule.figure for promise in moved} == {"fpr", "recall"}
 
 
+def test_a_map_that_leaves_no_answer_is_noticed():
+    """Where the calibration rows contradict the fit the temperature runs away, and every label is as likely as every other."""
+    examples, log_p = world(CHOICE)
+    against = terms(CHOICE, examples)
+    assert not against.all_but_even(log_p, against.calibrate(log_p))
+    contrary = [tuple(sorted(row, reverse=True)) for row in log_p]  # says the same of every text
+    assert against.all_but_even(contrary, against.calibrate(contrary))
+
+
 def test_a_map_that_may_reorder_scores_gives_promises_from_the_other_half():
     examples, log_p = world(CHOICE)
     found = terms(CHOICE, examples).calibrate_and_promise(log_p)[1]

@@ -25,6 +25,16 @@ def enter(folder, record, end=None, **how):
             raise end
 
 
+def test_where_there_is_nothing_to_resume_it_says_so(tmp_path):
+    said = []
+    enter(tmp_path / "work", {"seed": 1}, resume=True, say=said.append)
+    assert said == [f"nothing to resume: no interrupted training of it lies in {tmp_path / 'work'}, so it begins at the start"]
+    with pytest.raises(Interrupted):
+        enter(tmp_path / "work", {"seed": 1}, Interrupted("stopped"))
+    enter(tmp_path / "work", {"seed": 1}, resume=True, say=said.append)
+    assert len(said) == 1
+
+
 @pytest.fixture
 def holder(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "work")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -290,6 +290,14 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, error
     assert not (tmp_path / "judges").exists()
 
 
+def test_rows_of_one_group_are_refused_with_the_reason(tmp_path):
+    (tmp_path / "metric.yaml").write_text(METRIC_YAML)
+    (tmp_path / "data.jsonl").write_text("\n".join(as_line(e, meta={"group": "g"}) for e in make_examples(120)) + "\n")
+    with pytest.raises(TooFewExamples) as caught:
+        train_judge(request(tmp_path), CONFIG)
+    assert "all rows are of 1 `meta.group`, and a group is never split" in caught.value.hint
+
+
 def test_a_missing_metric_file_and_an_unknown_backbone_say_what_to_do(workshop, tmp_path):
     folder, _ = workshop
     with pytest.raises(StorageFailed, match=r"none\.yaml"):

@@ -33,17 +33,21 @@ def ask(
     `snapjudge ask "Thanks, that helped!"`, `snapjudge ask --judge tone "..."`, `snapjudge ask --question "Is the user asking for a refund?" "..."`
     """
     with shown_errors(as_json=as_json):
+        from snapjudge.errors import InputInvalid
+
         names = list(dict.fromkeys(name for part in judge or () for name in part.split(",") if name))
         asked = _questions(question or (), reworded or (), options, levels)
         inputs = _fields(field or ())
         text = _standard_input() if text == "-" else text
-        found: dict[str, Judgement] = {}
+        if text is not None and not text.strip():
+            raise InputInvalid("an empty text", hint='snapjudge ask "text"; - reads standard input', received=text)
+        found: dict[str, dict[str, Any]] = {}
         if names or not asked:
-            found = _judged(names, text, inputs, backbone, precision.value, shown=not as_json)
+            found = {name: one.model_dump(mode="json") for name, one in _judged(names, text, inputs, backbone, precision.value, shown=not as_json).items()}
         if asked:
             found |= _asked(asked, text, inputs, backbone or "mini", precision.value, shown=not as_json)
         if as_json:
-            print_json({name: answer.model_dump(mode="json") for name, answer in found.items()})
+            print_json(found)
 
 
 def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone: str | None, precision: str, *, shown: bool) -> "dict[str, Judgement]":
@@ -85,20 +89,33 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
     return found
 
 
-def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any], backbone: str, precision: str, *, shown: bool) -> "dict[str, Judgement]":
+def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any], backbone: str, precision: str, *, shown: bool) -> dict[str, dict[str, Any]]:
+    """Answers to open questions, each with the nearest question that was learned; a judge that was trained for the very question is named."""
+    from snapjudge.flows.listing import list_judges
     from snapjudge.generalist import Generalist
 
     generalist = Generalist.load(backbone, dtype=precision)
     fields = {**inputs, **({} if text is None else {"output" if "input" in inputs else "input": text})}
-    answers = generalist.ask(asked, **fields)
-    for one, answer in zip(asked if shown else (), answers, strict=False):
+    trained = {_plain(one.metric.question): one.name.partition("@")[0] for one in list_judges() if one.metric is not None}
+    found = {}
+    for one, answer in zip(asked, generalist.ask(asked, **fields), strict=True):
         nearest, nearness = generalist.nearest(one)
-        learned = f"; the nearest it learned is {nearest!r} ({nearness:.2f})" if nearest else ""
+        judge = trained.get(_plain(one.instructions))
+        told = {**answer.model_dump(mode="json"), "nearest": {"question": nearest, "similarity": round(nearness, 4)} if nearest else None}
+        found[one.name or one.instructions] = {**told, "trained_judge": judge}
+        if not shown:
+            continue
         output.print("[bold]" + ("yes" if answer.flagged else "no" if one.type == "boolean" else answer.label) + "[/bold]", end="  ")
         output.print(f"{_shares(answer)}  confidence {answer.confidence:.3f}", markup=False)
-        output.print(f"zero-shot: nobody trained {generalist.name} for this question{learned}", style="dim", markup=False)
+        learned = f"; the nearest it learned is {nearest!r} ({nearness:.2f})" if nearest else ""
+        better = f"zero-shot: the judge {judge} was trained for this question; ask it with --judge {judge}"
+        output.print(better if judge else f"zero-shot: nobody trained a judge for this question{learned}", style="dim", markup=False)
         output.print(f"{one.instructions}{_windows(answer)}", style="dim", markup=False)
-    return {one.name or one.instructions: answer for one, answer in zip(asked, answers, strict=True)}
+    return found
+
+
+def _plain(question: str) -> str:
+    return " ".join(question.casefold().rstrip("? ").split())
 
 
 def _questions(texts: "list[str] | tuple[()]", reworded: "list[str] | tuple[()]", options: str | None, levels: str | None) -> "list[OpenQuestion]":
@@ -107,6 +124,9 @@ def _questions(texts: "list[str] | tuple[()]", reworded: "list[str] | tuple[()]"
     from snapjudge.core.question import OpenQuestion, OpenType
     from snapjudge.errors import OptionInvalid
 
+    for option, value in (("--options", options), ("--levels", levels)):
+        if value is not None and not value.strip():
+            raise OptionInvalid(f"{option} names no answers", hint=f"{option} billing,refund", received=value)
     listed = options or levels
     if reworded and len(texts) != 1:
         raise OptionInvalid("--reworded belongs to one --question", hint='--question "Is it a refund request?" --reworded "Does the user want money back?"')

@@ -37,12 +37,11 @@ def _show(one: "Listed") -> None:
         return
     metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
     output.print(metric.question, markup=False)
-    reads = ", ".join(f"{name} (if given)" if name in metric.optional else name for name in metric.ordered_inputs)
     told = [] if one.figure is None else [f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])} on its test"]
     told += [f"flags from {threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")] if metric.positive_labels else ["flags nothing"]
     away = elsewhere(one.bundle)
     found = [f"on data it did not learn from: {in_short(away)}"] if one.built_in or away else []
-    lines = [f"reads {reads}", "; ".join(told), *found, f"limits: {_shortly(limits(one.proof))}", *([] if one.built_in else [_place(one)])]
+    lines = [f"reads {metric.inputs_in_words}", "; ".join(told), *found, f"limits: {_shortly(limits(one.proof))}", *([] if one.built_in else [_place(one)])]
     for line in lines:
         output.print(f"  {line}", style="dim", markup=False)
 

@@ -43,7 +43,7 @@ def merge(
 
         files: dict[str, list[Path]] = defaultdict(list)
         for pair in data:
-            for name, file in parse_pairs([pair], "--data").items():
+            for name, file in parse_pairs([pair], "--data", "toxicity=a.jsonl").items():
                 files[name].append(Path(file))
         searched = method == "auto"
         needs(searched, "--method auto", strategy=strategy, trials=trials, floor=floor, resume=resume, restart=restart)
@@ -52,7 +52,7 @@ def merge(
         needs(method not in ("auto", "linear", "slerp"), "--method task_arithmetic, ties, dare or dare_ties", scale=scale)
         try:
             floors = parse_numbers(floor or (), "--floor")
-            shares = tuple(float(part) for part in weights.split(",")) if weights else (1.0,) * len(judges)
+            shares = _shares(weights, len(judges))
             search = SearchConfig.model_validate({"floors": floors, "seed": seed, **said(strategy=strategy, trials=trials)})
             fixed = None
             if not searched:
@@ -73,3 +73,19 @@ def merge(
             output.print(f"[bold]{proof.judge}[/bold]  {NAMES.get(name, name)} {show_figure(proof.judge_figures.get(name))}", end="  ")
             output.print(f"({before.name}: {show_figure(before.figures.get(name))})  {folder}", markup=False)
         output.print(f"merged by {result.config.method}, weights {', '.join(f'{one:.3g}' for one in result.config.weights)}")
+
+
+def _shares(weights: str | None, judges: int) -> tuple[float, ...]:
+    """The weights of the option, one for each judge; equal ones where none are given."""
+    from snapjudge.errors import OptionInvalid
+
+    if weights is None:
+        return (1.0,) * max(2, judges)  # of one judge the merge itself says what is missing
+    try:
+        shares = tuple(float(part) for part in weights.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != judges:
+        hint = "--weights " + ",".join(["1"] * judges)
+        raise OptionInvalid(f"--weights {weights!r}: one number for each of the {judges} judges, separated by commas", hint=hint, received=weights)
+    return shares

@@ -31,7 +31,7 @@ def show(
             "judge": f"{manifest.judge}  ({bundle.folder})",
             "question": metric.question,
             "type": f"{metric.type}, level {metric.level}, criteria version {metric.version}",
-            "inputs": ", ".join(metric.ordered_inputs),
+            "inputs": metric.inputs_in_words,
             "labels": ", ".join(f"{name}{' (flagged)' if name in metric.positive_labels else ''}" for name in metric.labels),
             "backbone": f"{manifest.backbone.name} {manifest.backbone.digest[:12]}, scope {manifest.scope}",
             "threshold": f"{threshold.value:.3f}" + (f", {threshold.rule} guaranteed" if threshold.guaranteed else ""),

@@ -94,6 +94,11 @@ class Metric(Frozen):
         return tuple(name for name in self.ordered_inputs if name not in self.optional) or self.ordered_inputs[-1:]
 
     @property
+    def inputs_in_words(self) -> str:
+        """The inputs for people, those that may be missing marked."""
+        return ", ".join(f"{name} (if given)" if name in self.optional else name for name in self.ordered_inputs)
+
+    @property
     def leaning(self) -> tuple[float, ...]:
         """A weight per label for "leans toward": 1 for positive labels, or the level 0..1 of a score, or 0."""
         if self.positive_labels:

@@ -49,8 +49,8 @@ def parse_map(pairs: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """`A=B` pairs of an option.
+def parse_pairs(pairs: Sequence[str], option: str, example: str = "output=text") -> dict[str, str]:
+    """`A=B` pairs of an option, such as the example.
 
     Raises:
         OptionInvalid: not of that form.
@@ -59,7 +59,7 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
     for pair in pairs:
         left, sign, right = pair.partition("=")
         if not sign or not left or not right:
-            raise OptionInvalid(f"{option} {pair!r} cannot be read", hint=f"{option} LEFT=RIGHT, such as {option} output=text", received=pair)
+            raise OptionInvalid(f"{option} {pair!r} cannot be read", hint=f"{option} LEFT=RIGHT, such as {option} {example}", received=pair)
         found[left] = right
     return found
 
@@ -258,12 +258,12 @@ def to_example(record: Record, metric: Metric, name: str) -> Example:
 
 
 def _verdicts(given: object, metric: Metric) -> dict[str, Verdict]:
-    """Verdicts of other judges, each a label, shares of labels in {"label"}, or {"label", "cost"?, "seconds"?}; one that is no label counts as missing."""
+    """Verdicts of other judges, each a label, shares of labels, or {"label", "probabilities"?, "cost"?, "seconds"?}; one that is no label counts as missing."""
     found = {}
     for name, value in given.items() if isinstance(given, Mapping) else ():
-        whole = value if isinstance(value, Mapping) else {"label": value}
+        whole = value if isinstance(value, Mapping) and {"label", "probabilities"} & value.keys() else {"label": value}
         try:
-            target = metric.target(whole.get("label"))
+            target = metric.target(whole.get("probabilities") or whole.get("label"))
             label = metric.label_names[target.index(max(target))]
             numbers = {key: float(whole[key]) for key in ("cost", "seconds") if whole.get(key) not in (None, "")}
             found[str(name)] = Verdict(label=label, shares=target, cost=numbers.get("cost"), seconds=numbers.get("seconds"))

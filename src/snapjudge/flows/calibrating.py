@@ -28,6 +28,7 @@ class _Held:
     groups: list[int]
 
 
+_EVEN = 0.02  # above an even share, and still no answer
 _Fits = Callable[[bool], tuple[Calibration, _Held]]
 
 
@@ -55,6 +56,12 @@ class CalibrationTerms:
         """The same, and what else could be promised."""
         fits = self._fits(log_p)
         return self._calibrated(fits), self._promised(fits)
+
+    def all_but_even(self, log_p: Sequence[tuple[float, ...]], calibration: Calibration) -> bool:
+        """Whether a map leaves nothing of any calibration example's answer: every label is about as likely as every other."""
+        parts = [calibration.part_of(length_of(one.inputs), one.provenance.source) for one in self.examples]
+        largest = max(max(calibration.apply(row, part)) for row, part in zip(log_p, parts, strict=True))
+        return largest < 1 / len(self.metric.labels) + _EVEN
 
     def _fits(self, log_p: Sequence[tuple[float, ...]]) -> _Fits:
         """The map of all of the split, or of one half of it: each fitted once, where it is asked for."""

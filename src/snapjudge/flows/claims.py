@@ -6,14 +6,14 @@ Knows nothing of what is done there.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from snapjudge.errors import Interrupted, RunConflict
+from snapjudge.errors import Interrupted, OptionInvalid, RunConflict
 from snapjudge.store.files import read_record, storage_errors, write_file
 
 MARK = "run.json"
@@ -57,15 +57,17 @@ def refuse_taken(folder: Path, what: str, *, resume: bool, restart: bool) -> Non
     """Say early that an interrupted run lies in the folder, or a running one.
 
     Raises:
-        RunConflict: neither `resume` nor `restart` was said.
+        RunConflict: neither `resume` nor `restart` was said. OptionInvalid: both were.
     """
+    if resume and restart:
+        raise OptionInvalid("--resume and --restart cannot both be meant", hint="go on with --resume, or start over with --restart")
     if not (resume or restart) and _left_in(folder):
         with alone(lock_of(folder), f"the {what} in {folder}"):
             raise RunConflict(f"an interrupted {what} lies in {folder}", hint="go on with --resume, or start over with --restart")
 
 
 @contextmanager
-def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool) -> Iterator[None]:
+def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool, restart: bool, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Make the folder, or take the one that an interrupted run of the same record left, and keep others out of it; it is gone when the run is done.
 
     Where the run fails before it has anything to go on from, the folder is given back: a mistake in a command does not stand in the way of the right one.
@@ -73,6 +75,7 @@ def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool,
     Args:
         record: everything that decides the run: settings, digests of data and weights.
         what: is done there, for the errors: "training of toxicity".
+        say: is told where there is nothing to resume.
 
     Raises:
         RunConflict: an interrupted run lies there and `resume` was not said, or it was of something else, or is still running.
@@ -86,6 +89,8 @@ def claimed(folder: Path, record: Mapping[str, Any], what: str, *, resume: bool,
                 shutil.rmtree(folder)
         if _left_in(folder) and read_record(mark).get("digest") != digest:
             raise RunConflict(f"the {what} in {folder} was of other data, settings or models", hint="repeat its command, or start over with --restart")
+        if resume and not _left_in(folder):
+            say(f"nothing to resume: no interrupted {what} lies in {folder}, so it begins at the start")
         write_file(mark, json.dumps({"digest": digest, **record}, indent=2))
         try:
             yield

@@ -41,7 +41,10 @@ def taught(teacher: str, examples: Sequence[Example], metric: Metric, progress: 
     if teacher.startswith(VERDICT):
         name = teacher.removeprefix(VERDICT)
         said = [None if (own := example.verdicts.get(name)) is None else own.shares for example in examples]
-        return _useful(Taught(f"verdicts of {name}", list(said)), "rows carry {'verdicts': {NAME: label or shares}}, or a column verdict.NAME")
+        return _useful(
+            Taught(f"verdicts of {name}", list(said)),
+            "rows carry {'verdicts': {NAME: label, or {label: share}}} with the metric's labels, or a column verdict.NAME",
+        )
     progress.start("ask the teacher", len(examples))
     if teacher.startswith(OPEN):
         return _open(teacher.removeprefix(OPEN), examples, metric, progress)

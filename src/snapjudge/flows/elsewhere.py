@@ -68,6 +68,8 @@ def in_short(found: tuple[Elsewhere, ...]) -> str:
         values = [one.figures[name][0] for one in found if name in one.figures]
         several = f"{min(values):.2f} to {max(values):.2f} on {len(values)} data sets" if len(values) > 1 else f"{values[0]:.2f} on one data set"
         told.append(f"{NAMES.get(name, name)} {several}")
-    rates = [one.figures["fpr"][0] for one in found if "fpr" in one.figures]
-    told += [f"flags up to {max(rates):.0%} of what is fine"] if rates else []
+    rates = [one.figures["fpr"] for one in found if "fpr" in one.figures]
+    if rates:
+        rate, low, high = max(rates)
+        told.append(f"flags {rate:.0%} ({low:.0%} to {high:.0%}) of what is fine{', at the worst' if len(rates) > 1 else ''}")
     return "; ".join(told) or "not measured"

@@ -150,14 +150,14 @@ class _Merging:
     def __init__(self, request: MergeRequest, progress: Progress, stop: Callable[[], bool]) -> None:
         self.request, self.progress, self.stop = request, progress, stop
         self.table = request.out / ".merge" / TABLE
+        if len(request.judges) < 2:
+            raise OptionInvalid("one judge alone cannot be merged", hint="name two or more", received=", ".join(request.judges))
         if request.fixed is None:
             request.search.checked()
             refuse_taken(self.table.parent, _WHAT, resume=request.resume, restart=request.restart)
         else:
             request.fixed.checked(len(request.judges))
         self.judges = [Judge.load(name) for name in request.judges]
-        if len(self.judges) < 2:
-            raise OptionInvalid("one judge alone cannot be merged", hint="name two or more", received=", ".join(request.judges))
         self.whole = self._on_one_backbone()
         names = [judge.metric.name for judge in self.judges]
         if len(set(names)) < len(names):
@@ -172,7 +172,7 @@ class _Merging:
         self.policies = [self._policy(judge) for judge in self.judges if judge.metric.name in self.request.data]
         if self.request.fixed is not None:
             return self._result(self.request.fixed, None, began)
-        with claimed(self.table.parent, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart):
+        with claimed(self.table.parent, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart, say=self.progress.say):
             found = self._search()
             if not found.feasible:
                 self._note("no configuration reached every floor; the nearest was taken")

@@ -116,7 +116,7 @@ class _Pretraining:
         )
         self.too_long = self._too_long()
         began = time.monotonic()
-        with claimed(self.work, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart):
+        with claimed(self.work, self._identity(), _WHAT, resume=self.request.resume, restart=self.request.restart, say=self.progress.say):
             result = train_whole(
                 self.backbone,
                 self._draw,

@@ -106,8 +106,12 @@ class _Training:
         self.variants = self._variants()
         self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
+        if self.config.drop_optional and not self.metric.optional:
+            raise OptionInvalid(f"{self.metric.name} has no optional inputs to drop", hint="leave --drop-optional out", received=str(self.config.drop_optional))
         work = self.request.out / self.metric.name / ".training"
-        with claimed(work, self._identity(), f"training of {self.metric.name}", resume=self.request.resume, restart=self.request.restart):
+        with claimed(
+            work, self._identity(), f"training of {self.metric.name}", resume=self.request.resume, restart=self.request.restart, say=self.progress.say
+        ):
             return self._judge(work)
 
     def _judge(self, work: Path) -> TrainResult:
@@ -118,6 +122,9 @@ class _Training:
         log_p["test"] = self._scores(fits[chosen], "test")
         self.seconds = (time.monotonic() - began) / len(self.splits.test)  # of one text, in batches
         calibration, promises = self.terms.calibrate_and_promise(log_p["calibration"])
+        if self.terms.all_but_even(log_p["calibration"], calibration):
+            rows = len(self.splits.calibration)
+            self._note(f"calibrated on {rows} rows, the answers are all but even for every text: too few of them bear the adapter out; label more")
         version = next_version(self.request.out / self.metric.name)
         question = Question(self.metric, self.readout, fits[chosen].adapter)
         probes = probe_judge(self.judged_by, question, calibration, self.splits.test, self.config.probes, self.progress) if self.config.probes else ()

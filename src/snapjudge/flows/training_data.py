@@ -15,6 +15,7 @@ from snapjudge.flows.splitting import read_frozen
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
 
 Note = Callable[[str], None]
+_FEWEST_GROUPS = 8  # two of each split; with fewer it is the groups that are too few
 
 
 def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note: Note) -> Splits:
@@ -190,5 +191,9 @@ def _checked(found: Splits) -> Splits:
         labels = {example.label_index for example in part}
         if len(labels) < 2:
             held = f"{len(part)} examples with {len(labels)} of the labels"
-            raise TooFewExamples("data", [Problem(f"the {name} split", held, "examples of at least two labels")], hint="label more examples of the rarer label")
+            groups = {example.group for some in vars(found).values() for example in some}
+            hint = "label more examples of the rarer label"
+            if len(groups) < _FEWEST_GROUPS:
+                hint = f"all rows are of {len(groups)} `meta.group`, and a group is never split: give rows of more groups, or leave the group out"
+            raise TooFewExamples("data", [Problem(f"the {name} split", held, "examples of at least two labels")], hint=hint)
     return found

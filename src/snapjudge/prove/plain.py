@@ -122,7 +122,7 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
         found.append("On texts like this test: its promise does not hold here.")
     found += [f"On texts of {_sliced(one)}: clearly worse there ({_slice_figures(one, proof)})." for one in worse_slices(proof)]
     found += [_probed(one) for one in proof.probes if not one.fine]
-    found += [f"Read this as well: {note}." for note in proof.notes if "--allow-leak" in note or "cannot support" in note]
+    found += [f"Read this as well: {note}." for note in proof.notes if any(sign in note for sign in ("--allow-leak", "cannot support", "all but even"))]
     return found
 
 
