@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from snapjudge.core.example import Example, Provenance
 from snapjudge.core.metric import Metric
 from snapjudge.curate.read import parse_map, read_examples, records
-from snapjudge.curate.split import check_enough, check_leak, deduplicated, split
+from snapjudge.curate.split import check_enough, check_leak, contradictory, deduplicated, split
 from snapjudge.errors import DataInvalid, DataLeak, OptionInvalid, StorageFailed, TooFewExamples
 from snapjudge.testing import make_examples
 
@@ -151,6 +151,13 @@ def test_a_text_or_group_shared_by_train_and_test_is_refused_unless_allowed():
     holder = [Example(id="y", inputs={"output": "old"}, target=(1.0, 0.0), provenance=Provenance(group="g"), where="d:1")]
     with pytest.raises(DataLeak, match="t:2"):
         check_leak(holder, grouped, allow=False)
+
+
+def test_the_same_text_with_different_labels_is_found():
+    examples = make_examples(10)
+    other = examples[0].model_copy(update={"id": "other", "target": examples[0].target[::-1]})
+    assert contradictory(examples) == []
+    assert contradictory([*examples, other]) == [[examples[0], other]]
 
 
 def test_repeats_are_left_out_once():

@@ -34,6 +34,14 @@ def deduplicated(examples: Sequence[Example]) -> tuple[list[Example], int]:
     return list(seen.values()), len(examples) - len(seen)
 
 
+def contradictory(examples: Sequence[Example]) -> list[list[Example]]:
+    """Examples of the same text with different labels, text by text."""
+    by_text: dict[str, list[Example]] = {}
+    for example in examples:
+        by_text.setdefault(example.content_key, []).append(example)
+    return [some for some in by_text.values() if len({one.label_index for one in some}) > 1]
+
+
 def check_enough(examples: Sequence[Example], metric: Metric, source: str) -> None:
     """Refuse data no judge can be trained or proved on.
 

@@ -9,7 +9,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.curate.dataset import Dataset, is_dataset, labelled, read_dataset
 from snapjudge.curate.frozen import SplitName, assign
 from snapjudge.curate.read import SHOWN, file_digest, read_examples, readable
-from snapjudge.curate.split import Splits, check_enough, check_leak, deduplicated, split, without_near
+from snapjudge.curate.split import Splits, check_enough, check_leak, contradictory, deduplicated, split, without_near
 from snapjudge.errors import DataInvalid, OptionInvalid, Problem, TooFewExamples
 from snapjudge.flows.splitting import read_frozen
 from snapjudge.flows.train_terms import TrainConfig, TrainRequest
@@ -183,6 +183,9 @@ def _distinct(examples: Sequence[Example], note: Note) -> list[Example]:
     found, repeated = deduplicated(examples)
     if repeated:
         note(f"{repeated} repeated examples (same text and label) were left out")
+    if contrary := contradictory(found):
+        places = " and ".join(one.where for one in contrary[0][:2])
+        note(f"{len(contrary)} texts stand there with different labels, such as {places}; correct one of them")
     return found
 
 
