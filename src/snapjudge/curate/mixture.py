@@ -16,7 +16,7 @@ from snapjudge.curate.perturb.noise import NOISES, diluted, noisy_fields
 from snapjudge.curate.perturb.rows import perturb
 from snapjudge.curate.recipe import Choice, Facet, Made, Recipe, Task, read_templates
 from snapjudge.curate.surface import surface_question
-from snapjudge.curate.task_rows import Row, benign_rows, check_labels, number_of, place_of, read_rows, text_only
+from snapjudge.curate.task_rows import Row, benign_rows, check_labels, number_of, place_of, read_rows
 from snapjudge.errors import OptionInvalid
 
 HELD_BACK = 40  # one group in so many is kept for the curves
@@ -169,9 +169,8 @@ class Mixture:
 
     def _gather(self, name: str, task: Task) -> None:
         """The task's rows: labelled, benign, from templates and made; some groups are held back."""
-        labelled = any(facet.field == "label" for facet in task.facets) or any(choice.field == "label" for choice in task.choices)
         for file in self._kept(task.files):
-            check_labels(self._path(file).name, self._file(file), task, labelled=labelled)
+            check_labels(self._path(file).name, self._file(file), task)
         rows = [replace(row, answer=row.label == task.yes) for file in self._kept(task.files) for row in self._file(file)]
         for file in self._kept(task.benign):
             rows += benign_rows(task, self._file(file))
@@ -197,7 +196,7 @@ class Mixture:
         kept = self.rows[name] = [row for row in rows if not _held(row)]
         sides: dict[str, _Side] = defaultdict(_Side)
         for row in kept:
-            sides[str(row.answer) if task.questions else row.label if labelled else ""].files[row.file].append(row)
+            sides[str(row.answer) if task.questions else row.label if task.asks_label else ""].files[row.file].append(row)
         self.sides[name] = dict(sorted(sides.items()))
         self.facets[name] = [_Facet.of(facet, kept) for facet in task.facets]
 
@@ -232,7 +231,7 @@ class Mixture:
             chosen = rng.sample(parents, min(count, len(parents)))
             texts = ((row, row.inputs.get("output") or row.inputs.get("input") or plain_text(row.inputs)) for row in chosen)
             return [Row({place_of(task, str(text)): text}, spec.label, (), "made/relabelled", row.group, answer=answer) for row, text in texts]
-        examples = [Example(id=str(at), inputs=text_only(row.inputs), provenance=Provenance(group=row.group)) for at, row in enumerate(parents)]
+        examples = [Example(id=str(at), inputs=dict(row.inputs), provenance=Provenance(group=row.group)) for at, row in enumerate(parents)]
         changed = perturb(examples, spec.kind, count, self.seed)
         return [Row(example.inputs, spec.label, (example.provenance.category,), f"made/{spec.kind}", example.group, answer=answer) for example in changed]
 

@@ -81,6 +81,11 @@ class Task(Frozen):
     choices: tuple[Choice, ...] = ()
     never_in: tuple[str, ...] = Field(default=(), description="files whose rows, when asked this task's question, answer no")
 
+    @property
+    def asks_label(self) -> bool:
+        """Whether facets or choices ask about the label itself."""
+        return any(facet.field == "label" for facet in self.facets) or any(choice.field == "label" for choice in self.choices)
+
     @model_validator(mode="after")
     def _asks(self) -> "Task":
         if not (self.questions or self.facets or self.choices):

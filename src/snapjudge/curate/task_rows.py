@@ -53,18 +53,15 @@ def read_rows(path: Path, name: str) -> list[Row]:
     return rows
 
 
-def check_labels(file: str, rows: Sequence[Row], task: Task, *, labelled: bool) -> None:
+def check_labels(file: str, rows: Sequence[Row], task: Task) -> None:
     """Refuse rows whose label does not answer what their task asks.
-
-    Args:
-        labelled: whether facets or choices ask about the label.
 
     Raises:
         DataInvalid: every line without a label or, where yes is `True` and nothing else is asked about labels, with one that is neither true nor false.
     """
-    if not task.questions and not labelled:
+    if not task.questions and not task.asks_label:
         return
-    truth = task.yes in _TRUTH.values() and not labelled
+    truth = task.yes in _TRUTH.values() and not task.asks_label
     problems = []
     for row in rows:
         if row.label == _UNLABELLED:
@@ -88,11 +85,6 @@ def benign_rows(task: Task, rows: Iterable[Row]) -> list[Row]:
 def place_of(task: Task, text: str) -> str:
     """The field a text without one of its own goes to."""
     return task.inputs[number_of(text, len(task.inputs))] if task.inputs else "output"
-
-
-def text_only(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that hold something, in canonical order."""
-    return {name: inputs[name] for name in INPUT_NAMES if inputs.get(name) not in (None, "")}
 
 
 def number_of(text: str, below: int) -> int:

@@ -68,6 +68,8 @@ class _Training:
         self.request, self.config, self.progress, self.stop = request, config, progress, stop
         check_untrained(config, request)
         self.metric = read_metric(request.metric_path)
+        if config.drop_optional and not self.metric.optional:
+            raise OptionInvalid(f"{self.metric.name} has no optional inputs to drop", hint="leave --drop-optional out", received=str(config.drop_optional))
         self.rule = _rule(config.threshold or self.metric.threshold, self.metric)
         self.escalation = _escalation(config.escalation or self.metric.escalation)
         self.prevalence = _shares(config.prevalence, self.metric)
@@ -106,8 +108,6 @@ class _Training:
         self.variants = self._variants()
         self.contents["variants"] = contents_of(self.variants, self.metric, self.backbone)
         self._check_windows()
-        if self.config.drop_optional and not self.metric.optional:
-            raise OptionInvalid(f"{self.metric.name} has no optional inputs to drop", hint="leave --drop-optional out", received=str(self.config.drop_optional))
         work = self.request.out / self.metric.name / ".training"
         with claimed(
             work, self._identity(), f"training of {self.metric.name}", resume=self.request.resume, restart=self.request.restart, say=self.progress.say

@@ -129,10 +129,9 @@ class _Fit:
             encoded = 0.0
         assert self.state.best is not None
         adapter = frozen_copy(Adapter(self.scope, self.config.rank, self.config.alpha, self._pairs(self.best_weights), self._invocation))
-        best = dict(self.state.best)
-        log_p = [tuple(row) for row in best.pop("log_p")]
+        log_p = [tuple(row) for row in self.state.best["log_p"]]
         state, embeddings_ED = self.state, self.kept.embeddings_ED if self.kept is not None else None
-        return FitResult(adapter, Validation(**best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, embeddings_ED)
+        return FitResult(adapter, _told(self.state.best), log_p, state.rate, state.history, state.notes, encoded, time.monotonic() - began, embeddings_ED)
 
     def _train(self) -> None:
         left = (self.epochs - self.state.epoch) * self.per_epoch - self.state.step
@@ -211,7 +210,7 @@ class _Fit:
             raise _Retry(f"the validation scores are not finite at rate {state.rate:g}")
         found = self.validate(log_p)
         state.history.append({"epoch": state.epoch + 1, "rate": state.rate, "loss": loss, found.name: found.figure, "validation_loss": found.loss})
-        if state.best is None or self._better(found, Validation(**{name: value for name, value in state.best.items() if name != "log_p"})):
+        if state.best is None or self._better(found, _told(state.best)):
             state.best, state.stale = {**vars(found), "log_p": log_p}, 0
             self.best_weights = self._weights()
         else:
@@ -338,6 +337,11 @@ class _Fit:
             keys = ("step", "exp_avg", "exp_avg_sq")
             if f"adam|{index}|step" in tensors:
                 self.optimizer.state[parameter] = {key: tensors[f"adam|{index}|{key}"].to(self.backbone.device if key != "step" else "cpu") for key in keys}
+
+
+def _told(best: dict[str, Any]) -> Validation:
+    """What was said of the best epoch, without its log-probabilities."""
+    return Validation(**{name: value for name, value in best.items() if name != "log_p"})
 
 
 def schedule(step: int, planned: int, warmup: float) -> float:
