@@ -100,6 +100,21 @@ def test_a_csv_without_the_column_says_which_columns_there_are(tmp_path):
         read_examples([tmp_path / "d.csv"], METRIC, {"output": "body"})
 
 
+def test_a_mapped_column_that_no_json_line_has_is_named_first(tmp_path):
+    rows = [{"id": str(n), "text": "hello", "label": "bad"} for n in range(30)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataInvalid) as caught:
+        read_examples([tmp_path / "d.jsonl"], METRIC, {"output": "body"})
+    assert "--map" in caught.value.problems[0].path
+    assert "body" in caught.value.problems[0].found
+
+
+def test_a_mapped_column_may_be_missing_from_some_json_lines(tmp_path):
+    rows = [{"id": "1", "text": "hello", "label": "bad"}, {"id": "2", "text": "hi", "label": "bad", "who": "g"}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [e.provenance.group for e in read_examples([tmp_path / "d.jsonl"], METRIC, {"output": "text", "group": "who"})] == ["", "g"]
+
+
 def test_a_csv_row_with_a_cell_too_many_is_named(tmp_path):
     (tmp_path / "d.csv").write_text("id,output,label\n1,hello,bad\n2,hel,lo,bad\n")
     with pytest.raises(DataInvalid) as caught:

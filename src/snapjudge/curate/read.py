@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,11 +23,15 @@ _META = tuple(Provenance.model_fields)
 
 @dataclass(frozen=True)
 class Record:
-    """One line or row: its number (1 is the first line of a JSON-lines file, the first row under a CSV header is 2), and its fields or a problem."""
+    """One line or row: its number (1 is the first line of a JSON-lines file, the first row under a CSV header is 2), and its fields or a problem.
+
+    `mapped` names the columns of a mapping that the line has; the header of a table is checked before its rows.
+    """
 
     line: int
     data: Mapping[str, Any] | None
     problem: Problem | None = None
+    mapped: AbstractSet[str] = frozenset()
 
     @property
     def id(self) -> str | None:
@@ -100,7 +105,7 @@ def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iter
 
 def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record]:
     for record in json_objects(lines):
-        yield record if record.data is None else Record(record.line, shaped(record.data, mapping))
+        yield record if record.data is None else Record(record.line, shaped(record.data, mapping), mapped={*mapping.values()} & record.data.keys())
 
 
 def json_objects(lines: IO[bytes]) -> Iterator[Record]:
@@ -190,7 +195,7 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
             found = f"{len([v for v in row.values() if v is not None])} cells"
             yield Record(reader.line_num, None, Problem("(row)", found, f"{len(reader.fieldnames or ())} cells as in the header", reader.line_num))
             continue
-        yield Record(reader.line_num, shaped(_typed(row, mapping), mapping))
+        yield Record(reader.line_num, shaped(_typed(row, mapping), mapping), mapped={*mapping.values()})
 
 
 def _typed(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -218,7 +223,7 @@ def _parquet(path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
         for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
-                yield Record(number, shaped(row, mapping))
+                yield Record(number, shaped(row, mapping), mapped={*mapping.values()})
 
 
 def _check_columns(columns: Sequence[str], path: Path, mapping: Mapping[str, str]) -> None:
@@ -304,12 +309,16 @@ def read_examples(paths: Iterable[Path], metric: Metric, mapping: Mapping[str, s
 
 
 def readable(path: Path, metric: Metric, mapping: Mapping[str, str] | None, problems: list[Problem]) -> Iterator[tuple[Record, Example]]:
-    """The records of a file that are examples of the metric; what is wrong with the others is added to `problems`."""
+    """The records of a file that are examples of the metric; what is wrong with the others, or with the mapping, is added to `problems`."""
+    before, absent, read = len(problems), {*(mapping or {}).values()}, False
     for record in records(path, mapping):
+        absent, read = absent - record.mapped, read or record.data is not None
         try:
             yield record, to_example(record, metric, path.name)
         except DataInvalid as error:
             problems += [Problem(f"{path.name}: {p.path}", p.found, p.expected, p.line or record.line) for p in error.problems]
+    if read and absent:
+        problems.insert(before, Problem(f"{path.name}: --map", f"no column {' or '.join(sorted(absent))} in any line", "columns that the file has"))
 
 
 def _same_id(examples: Sequence[Example]) -> Iterator[Problem]:
