@@ -11,6 +11,7 @@ from benchmarks.judge_data import NOISE
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.flows.variants import with_noise
+from snapjudge.model.adapter import Scope
 from snapjudge.model.backbone import Backbone
 from snapjudge.prove.figures import Scored, figures, positive_of, ranked_counts
 from snapjudge.train.terms import FitConfig, LogP
@@ -34,11 +35,8 @@ def contend(
         backbones: each is given an adapter.
         embedders: whose frozen states a logistic regression reads; with none, TF-IDF is left out, too.
     """
-    found: dict[str, dict[str, LogP]] = {}
-    train = [*train, *with_noise(train, metric, next(iter(backbones.values())), NOISE, config.seed)]
-    for name, backbone in backbones.items():
-        judge = fit_judge(backbone, train, validation, "readout", config, metric)
-        found[name] = {file: rows_of(score_judge(backbone, judge, examples, metric)) for file, examples in sets.items()}
+    train = noisy(train, metric, next(iter(backbones.values())), config)
+    found = {name: adapted(backbone, train, validation, sets, metric, config) for name, backbone in backbones.items()}
     everything = [example for examples in sets.values() for example in examples]
     for embedder, backbone in embedders.items():
         wanted = ("embedding + LR",) if "TF-IDF + LR" in found else ("TF-IDF + LR", "embedding + LR")  # texts are the same to every embedder
@@ -51,6 +49,25 @@ def contend(
                 found[name][file] = rows[at : at + len(examples)]
                 at += len(examples)
     return found
+
+
+def noisy(train: Sequence[Example], metric: Metric, backbone: Backbone, config: FitConfig) -> list[Example]:
+    """The training rows, and some of them again with noise, as the built-in judges learn from them."""
+    return [*train, *with_noise(train, metric, backbone, NOISE, config.seed)]
+
+
+def adapted(
+    backbone: Backbone,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    sets: Mapping[str, Sequence[Example]],
+    metric: Metric,
+    config: FitConfig,
+    scope: Scope = "readout",
+) -> dict[str, LogP]:
+    """Set -> raw label log-probabilities of an adapter that learned from `train`."""
+    judge = fit_judge(backbone, train, validation, scope, config, metric)
+    return {file: rows_of(score_judge(backbone, judge, examples, metric)) for file, examples in sets.items()}
 
 
 def flagged(scores: Scored, held: Scored, metric: Metric) -> Scored:

@@ -1,18 +1,20 @@
 """What the built-in judges reach, and where they miss: the whole table, from the bundles that ship.
 
-    python -m benchmarks.quality                      every judge (resumes; a judge whose bundle has changed is measured again)
-    python -m benchmarks.quality --only toxicity      one of them
+    python -m benchmarks.quality                            every judge (resumes; a judge whose bundle has changed is measured again)
+    python -m benchmarks.quality --only toxicity --again    one of them, whether or not its bundle has changed
 
 Each judge is measured on the half of the `.dev` rows that neither the backbone, nor the adapter, nor the calibration has seen; on whole data sets that no
-training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression and an adapter on the untuned
-`mini`, all trained on the judge's own rows and calibrated as it is; what is left out of all training is measured beside them by `benchmarks.left_out`. The
-pages docs/judges.md and README.md take their tables from here.
+training may use; on harmless look-alikes written for this. Beside it stand TF-IDF and frozen-embedding logistic regression as its proof has them, and an
+adapter on the untuned `mini`, trained on the same rows with the same noise and scope and calibrated as it is. What is left out of all training is measured
+by `benchmarks.left_out`, open questions by `benchmarks.open_questions`; their rows are taken from there. The pages docs/judges.md and README.md take their
+tables from here.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.common import DATA, METRICS, RESULTS, ROOT, between, head, record, rounded, show
-from benchmarks.contenders import SHOWN, contend, mean_of, told
+from benchmarks.common import DATA, METRICS, RESULTS, ROOT, between, head, record, rounded, rows_of, score_baselines, show
+from benchmarks.contenders import SHOWN, adapted, mean_of, noisy, told
 from benchmarks.judge_data import JUDGES, PARTS, JudgeData, as_examples
 from benchmarks.left_out import TASKS, examples_of
 from snapjudge.core.example import Example, length_of
@@ -29,11 +31,14 @@ from snapjudge.core.judgement import Judgement
 from snapjudge.core.progress import Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.ranking import auroc
+from snapjudge.curate.split import deduplicated, without_near
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.elsewhere import FILE, Elsewhere, ElsewhereFile, Measured
 from snapjudge.flows.metric_files import read_metric
+from snapjudge.flows.record import machine, revision
 from snapjudge.flows.scoring import contents_of, raw_scores
 from snapjudge.judge import Judge
+from snapjudge.model.adapter import Scope
 from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import load_backbone
 from snapjudge.prove.figures import Scored, wilson
@@ -49,7 +54,9 @@ UNSEEN = {
     "groundedness": ("groundedness/covidfact", "groundedness/fever_rte", "groundedness/sick"),
     "pii_name": ("pii/conll03",),
 }
-OTHERS = ("TF-IDF + LR", "embedding of mini + LR", "embedding of untuned mini + LR", "untuned mini")
+WORDS, EMBEDDED, UNTUNED = "TF-IDF + LR", "embedding of mini + LR", "untuned mini"
+OTHERS = (WORDS, EMBEDDED, UNTUNED)
+FOLDS = (WORDS, EMBEDDED, "embedding of untuned mini + LR", UNTUNED)  # of left-out sets
 PAGE, README = ROOT / "docs" / "judges.md", ROOT / "README.md"
 IN_SHORT = (*TASKS, "tone")  # the kinds are told in docs/judges.md
 
@@ -89,23 +96,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(JUDGES))
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
-    parser.add_argument("--only-proved", action="store_true", help="beside the baselines of the proofs only; a run without this trains the others later")
+    parser.add_argument("--only-proved", action="store_true", help="beside the baselines only; a run without this trains the untuned adapters later")
     parser.add_argument("--keep-others", action="store_true", help="a judge proved again on the same rows stands beside what was trained on them before")
+    parser.add_argument("--again", action="store_true", help="measure judges again whose bundles have not changed, beside what was trained before")
     options = parser.parse_args()
     data = JudgeData(DATA)
     path = RESULTS / "quality.json"
-    known = known_figures(path)
     for name in options.only:
-        judge = Judge.load(name)
-        before = known.get(name, {})
-        beside = not options.only_proved
-        if before.get("digest") != judge.bundle.digest or (beside and "untuned mini" not in before["test"]):
-            others = before["test"] if options.keep_others and "untuned mini" in before.get("test", {}) else None
-            found = {"digest": judge.bundle.digest, **measured(name, judge, data, options.start if beside and others is None else "", others)}
-            known = {**known_figures(path), name: found}  # read again: another process may measure other judges
-            print(name, json.dumps(known[name]["test"]["judge"]), flush=True)
+        judge, before = Judge.load(name), known_figures(path).get(name, {})
+        same = before.get("digest") == judge.bundle.digest
+        own = before if same and not options.again else {"digest": judge.bundle.digest, **measured(name, judge, data)}
+        if UNTUNED in before.get("test", {}) and (same or options.keep_others):
+            own = {**own, "test": {**own["test"], UNTUNED: before["test"][UNTUNED]}, "untuned": before["untuned"]}
+        if UNTUNED not in own["test"] and not options.only_proved:
+            own = {**own, "test": {**own["test"], UNTUNED: untuned_adapter(judge, parts_of(judge, data), load_backbone(options.start))}, "untuned": made()}
+        if own != before:
+            known = {**known_figures(path), name: own}  # read again: another process may measure other judges
+            print(name, json.dumps(own["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
-    known = {name: {**own, **of_proof(name), **lookalikes(Judge.load(name)), **of_length(name, data)} for name, own in known.items()}
+    known = {name: {**own, **of_proof(name), **lookalikes(Judge.load(name)), **of_length(name, data)} for name, own in known_figures(path).items()}
     record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
     write_page(known, reached(known))
 
@@ -115,22 +124,33 @@ def known_figures(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())["judges"]) if path.exists() else {}
 
 
-def measured(name: str, judge: Judge, data: JudgeData, start: str, kept: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All figures of one judge; without the untuned `mini`, beside the baselines of its proof; or beside others that were kept."""
-    metric, parts = judge.metric, data.parts(name)
-    test = as_examples(parts["test"], metric)
-    proof = Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes())
-    if kept is not None:
-        others = {who: figures for who, figures in kept.items() if who != "judge"}
-    elif start:
-        others = trained_beside(judge, {part: as_examples(parts[part], metric) for part in PARTS}, load_backbone(start))
-    else:
-        others = proved_beside(proof)
-    found: dict[str, Any] = {"rows": len(test), "groups": len({row.group for row in test})}
-    log_p = read(judge, test)
-    found |= {"test": {"judge": told(under(judge, log_p, test), metric), **others}, "by set": by_set(judge, log_p, test)}
-    found["unseen"] = {file: told(judged(judge, examples_of(data, name, file, metric)), metric) for file in UNSEEN.get(name, ())}
-    return found
+def made() -> dict[str, str]:
+    """When and on what something was measured, and from which code: judges are measured one by one."""
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "processor": str(machine()["processor"]), "revision": revision()}
+
+
+def parts_of(judge: Judge, data: JudgeData) -> dict[str, list[Example]]:
+    """A judge's rows by part; those to train on as `snapjudge train` takes them, without repeated ones and those near a test row."""
+    parts = {part: as_examples(rows, judge.metric) for part, rows in data.parts(judge.metric.name).items() if part in PARTS}
+    return {**parts, "train": without_near(deduplicated(parts["train"])[0], parts["test"])[0]}
+
+
+def measured(name: str, judge: Judge, data: JudgeData) -> dict[str, Any]:
+    """All figures of one judge, and of the baselines of its proof."""
+    parts = parts_of(judge, data)
+    test, log_p = parts["test"], read(judge, parts["test"])
+    beside = proved_beside(Proof.model_validate_json((judge.bundle.folder / "proof.json").read_bytes()))
+    asked = {goal.figure for goal in GOALS if (goal.judge, goal.where) == (name, "test")}
+    if any(figure not in beside[WORDS] for figure in asked):
+        beside = baselines_beside(judge, parts)
+    return {
+        "rows": len(test),
+        "groups": len({row.group for row in test}),
+        "measured": made(),
+        "test": {"judge": told(under(judge, log_p, test), judge.metric), **beside},
+        "by set": by_set(judge, log_p, test),
+        "unseen": {file: told(judged(judge, examples_of(data, name, file, judge.metric)), judge.metric) for file in UNSEEN.get(name, ())},
+    }
 
 
 @cache
@@ -175,21 +195,38 @@ def of_proof(name: str) -> dict[str, Any]:
     }
 
 
-def trained_beside(judge: Judge, parts: Mapping[str, Sequence[Example]], untuned: Backbone) -> dict[str, dict[str, list[float]]]:
-    """Every contender on the test rows, trained on the judge's rows and calibrated as it is."""
-    metric, config = judge.metric, FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
-    sets = {"calibration": parts["calibration"], "test": parts["test"]}
-    embedders = {"mini": judge.backbone, "untuned mini": untuned}
-    raw = contend({"untuned mini": untuned}, embedders, parts["train"], parts["validation"], sets, metric, config)
-    rule = ThresholdRule.parse(metric.threshold) if metric.threshold else None
-    terms = CalibrationTerms(metric, parts["calibration"], rule, None, (), "")
-    return {name: told(scored(own["test"], terms.calibrate(own["calibration"]), metric, parts["test"])[0], metric) for name, own in raw.items()}
-
-
 def proved_beside(proof: Proof) -> dict[str, dict[str, list[float]]]:
     """The baselines of the judge's own proof: on the same rows, calibrated as it is."""
-    names = {"TF-IDF + LR": "TF-IDF + LR", "embedding + LR": "embedding of mini + LR"}
+    names = {"TF-IDF + LR": WORDS, "embedding + LR": EMBEDDED}
     return {names[one.name]: {name: rounded(one.figures[name]) for name in SHOWN if name in one.figures} for one in proof.contenders if one.name in names}
+
+
+def baselines_beside(judge: Judge, parts: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, list[float]]]:
+    """The same baselines fitted again, for a figure that a proof does not tell of them."""
+    rows = [*parts["calibration"], *parts["test"]]
+    found = score_baselines(judge.backbone, parts["train"], parts["validation"], rows, judge.metric)
+    at = len(parts["calibration"])
+    raw = {name: rows_of(scores) for name, scores in found.items()}
+    return {
+        WORDS: calibrated(judge, parts, raw["TF-IDF + LR"][:at], raw["TF-IDF + LR"][at:]),
+        EMBEDDED: calibrated(judge, parts, raw["embedding + LR"][:at], raw["embedding + LR"][at:]),
+    }
+
+
+def untuned_adapter(judge: Judge, parts: Mapping[str, Sequence[Example]], untuned: Backbone) -> dict[str, list[float]]:
+    """An adapter of the judge's scope on the untuned `mini`."""
+    metric, config = judge.metric, FitConfig(rank=8, alpha=16.0, epochs=3, patience=2)
+    sets = {part: parts[part] for part in ("calibration", "test")}
+    scope: Scope = "all" if judge.bundle.manifest.scope == "all" else "readout"
+    raw = adapted(untuned, noisy(parts["train"], metric, untuned, config), parts["validation"], sets, metric, config, scope)
+    return calibrated(judge, parts, raw["calibration"], raw["test"])
+
+
+def calibrated(judge: Judge, parts: Mapping[str, Sequence[Example]], calibration: LogP, test: LogP) -> dict[str, list[float]]:
+    """Figures on the test rows, calibrated and flagged by the judge's own rule."""
+    rule = ThresholdRule.parse(judge.metric.threshold) if judge.metric.threshold else None
+    terms = CalibrationTerms(judge.metric, parts["calibration"], rule, None, (), "")
+    return told(scored(test, terms.calibrate(calibration), judge.metric, parts["test"])[0], judge.metric)
 
 
 def read(judge: Judge, examples: Sequence[Example]) -> LogP:
@@ -244,9 +281,9 @@ def reached(judges: Mapping[str, Any]) -> list[dict[str, Any]]:
         value = found.get("judge")
         if value is not None:
             row["met"] = value[0] <= goal.goal if goal.below else value[0] >= goal.goal
-            if goal.over_tfidf and "TF-IDF + LR" in found:
+            if goal.over_tfidf and WORDS in found:
                 row["asked over TF-IDF"] = goal.over_tfidf
-                row["over TF-IDF"] = round(value[0] - found["TF-IDF + LR"][0], 4)
+                row["over TF-IDF"] = round(value[0] - found[WORDS][0], 4)
                 row["met"] = row["met"] and row["over TF-IDF"] >= goal.over_tfidf
         rows.append(row)
     return rows
@@ -301,14 +338,14 @@ def short_rows(judges: Mapping[str, Any]) -> list[str]:
     for name in (name for name in IN_SHORT if name in judges):
         figure = shown_figure(name)
         out = over_left_out(left_out(), Goal(name, figure, 0.0, "left out"))
-        told_by = [judges[name]["test"].get(who, {}).get(figure) for who in ("judge", "TF-IDF + LR")] + [out.get(who) for who in ("judge", "TF-IDF + LR")]
+        told_by = [judges[name]["test"].get(who, {}).get(figure) for who in ("judge", WORDS)] + [out.get(who) for who in ("judge", WORDS)]
         lines.append(f"| `{name}` | {NAMES[figure]} | " + " | ".join(show(value) for value in told_by) + " |")
     return lines
 
 
 def goal_rows(goals: Sequence[Mapping[str, Any]]) -> list[str]:
     """The goals, as lines of Markdown."""
-    lines = head("judge", "figure", "measured on", "goal", "reached", "TF-IDF", "embedding of `mini`", "embedding, untuned", "adapter, untuned", "")
+    lines = head("judge", "figure", "measured on", "goal", "reached", "TF-IDF", "embedding of `mini`", "adapter, untuned", "")
     for row in goals:
         found, sign = row["reached"], "≤" if row["figure"] in ("ece", "fpr") else "≥"
         told_by = " | ".join(show(found.get(name)) for name in ("judge", *OTHERS))
@@ -328,7 +365,6 @@ def judge_rows(judges: Mapping[str, Any]) -> list[str]:
         "within its sets",
         "TF-IDF",
         "embedding of `mini`",
-        "embedding, untuned",
         "adapter, untuned",
         "ECE",
         "look-alikes, both right",
@@ -369,7 +405,7 @@ def left_out_rows() -> list[str]:
         figures = row["figures"]
         name = shown_figure(row["task"])
         asked = show(figures.get("asked", {}).get(name)) + (" (of right or not)" if name == "macro_f1" else "")
-        cells = " | ".join([show(figures.get("judge", {}).get(name)), asked, *(show(figures.get(who, {}).get(name)) for who in OTHERS)])
+        cells = " | ".join([show(figures.get("judge", {}).get(name)), asked, *(show(figures.get(who, {}).get(name)) for who in FOLDS)])
         kind = " (task left out)" if row["whole task left out"] else ""
         lines.append(f"| {row['task']}{kind} | {row['set']} | {row['rows']} | {name} | {cells} |")
     return lines
