@@ -17,6 +17,7 @@ from snapjudge.flows.elsewhere import FILE, ElsewhereFile
 from snapjudge.flows.listing import list_judges
 from snapjudge.judge import Judge, Panel
 from snapjudge.model.hub import mini_folder
+from snapjudge.prove.plain import what_it_promises, where_not_to_use_it
 from snapjudge.store.bundles import built_in, load_bundle
 from tests.cli.test_commands import run
 
@@ -86,6 +87,13 @@ def test_every_proof_stands_beside_its_baselines_on_groups_of_its_own(bundles):
         figure = one.figure[1]
         assert figure.low <= figure.value <= figure.high, name
         assert any(probe.rate is not None for probe in one.proof.probes)
+
+
+def test_every_card_says_what_its_proof_says(bundles):
+    for name, one in bundles.items():
+        card = (one.folder / "README.md").read_text()
+        for line in (*what_it_promises(one.proof), *where_not_to_use_it(one.proof), *one.proof.notes):
+            assert f"- {line}\n" in card, f"{name}: run scripts/render_judges.py"
 
 
 def test_bundles_hold_no_text_of_the_data_and_only_data_that_may_be_published(bundles):

@@ -11,7 +11,7 @@ from snapjudge.core.example import Example, Provenance
 from snapjudge.core.judgement import judge_of
 from snapjudge.core.metric import Metric
 from snapjudge.core.rules import Gate, ThresholdRule
-from snapjudge.prove.plain import how_often_it_errs, what_it_does, what_it_promises, where_not_to_use_it
+from snapjudge.prove.plain import how_often_it_errs, limits, what_it_does, what_it_promises, where_not_to_use_it
 from snapjudge.prove.probes import ABSURD, Variant, absurd, absurd_inputs, chosen, compared, contrast, mirrored, neighbours, variants, wordings
 from snapjudge.prove.promises import flagging_promises
 from snapjudge.prove.proof import Contestant, Header, prove
@@ -191,3 +191,16 @@ def test_a_promise_that_the_test_contradicts_is_called_so():
     assert any("CONTRADICTS" in line for line in what_it_promises(proof))
     assert any("promise does not hold here" in line for line in where_not_to_use_it(proof))
     assert not any("it had never seen" in line for line in how_often_it_errs(proof))
+
+
+def test_a_promise_that_the_test_lies_beyond_by_chance_is_called_unconfirmed():
+    flagging = Calibration(threshold=Threshold(value=0.05, rule=ThresholdRule.parse("fpr<=0.99@95%"), guaranteed=True, counted=500))
+    found = proof_of(examples(), flagging).judge_figures["fpr"]
+    assert found.low < found.value
+    rule = ThresholdRule.parse(f"fpr<={(found.low + found.value) / 2:.4f}@95%")
+    proof = proof_of(examples(), Calibration(threshold=Threshold(value=0.05, rule=rule, guaranteed=True, counted=500)))
+    assert any("does not confirm it" in line for line in what_it_promises(proof))
+    assert any("does not confirm it" in line for line in where_not_to_use_it(proof))
+    assert any("not confirmed" in line for line in limits(proof))
+    assert not any("CONTRADICTS" in line for line in what_it_promises(proof))
+    assert not any("confirm" in line for line in what_it_promises(proof_of(examples(), flagging)))

@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+from snapjudge.core.manifest import WHOLE
 from snapjudge.core.metric import Metric
 from snapjudge.prove.plain import what_it_promises, where_not_to_use_it
 from snapjudge.prove.proof import Proof
 from snapjudge.prove.report import NAMES, show_figure, threshold_text
+
+_SCOPES = {
+    "readout": "Its adapter acts on the question alone, so that it shares the reading of a text with other judges.",
+    "all": "Its adapter acts on every token: it reads each text for itself, and shares none of that with other judges.",
+    WHOLE: "All weights are its own: it reads each text with a backbone that no other judge uses.",
+}
 
 
 def model_card(metric: Metric, proof: Proof, sources: Mapping[str, str]) -> str:
@@ -25,7 +32,7 @@ def model_card(metric: Metric, proof: Proof, sources: Mapping[str, str]) -> str:
 ## Intended use
 
 A {metric.type} judge at level {metric.level}. It reads {", ".join(metric.ordered_inputs)} and answers with calibrated probabilities of
-{", ".join(metric.labels)}. {threshold_text(proof)}
+{", ".join(metric.labels)}. {threshold_text(proof)} {_SCOPES[proof.scope]}
 
     from snapjudge import Judge
     Judge.load("{proof.judge}").score({", ".join(f"{name}=..." for name in metric.ordered_inputs)})

@@ -18,7 +18,8 @@ class Elsewhere(Frozen):
     """What was found on one data set.
 
     Args:
-        retrained: found by a judge and a backbone of the same making that were trained again without the set, since the judge itself learned from it.
+        retrained: found by another judge and backbone, trained without the set since the judge itself learned from it: shorter, on fewer rows, by the
+            recipe as it was then (docs/judges.md). It tells of the kind of judge, not of this one.
         figures: figure -> value, low, high; `fpr` at the threshold that ships.
     """
 
