@@ -5,6 +5,7 @@ Each fold is a backbone trained by the recipe without some data sets and tasks:
     python -m benchmarks.left_out --train 1                     trains the fold's backbone (resumable)
     python -m benchmarks.left_out --fold 1                      measures on what fold 1 left out, and records it
     python -m benchmarks.left_out --fold 1 --only sexism        some tasks alone: processes side by side measure some each, and the line above records
+    python -m benchmarks.left_out --near                        how many left-out rows are nearly a row of another set that the judge learns from
 
 On every left-out set: the fold's judge (an adapter on the remaining sets), the fold's backbone asked the question as an open one, an adapter on the untrained
 `mini`, TF-IDF and frozen-embedding logistic regression, all trained on the same rows. A set of one class is given benign requests that no training may use.
@@ -15,7 +16,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import Example
 from snapjudge.core.metric import Metric
 from snapjudge.core.question import OpenQuestion
+from snapjudge.curate.split import without_near
 from snapjudge.flows.metric_files import read_metric
 from snapjudge.flows.pretrain import PretrainRequest, pretrain
 from snapjudge.flows.record import machine
@@ -78,7 +80,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--start", default="build/mini-seed", help="the untrained mini, as scripts/build_mini.py writes it")
     parser.add_argument("--backbones", type=Path, default=ROOT / "build" / "folds")
+    parser.add_argument("--near", action="store_true")
     options = parser.parse_args()
+    if options.near:
+        record("left_out_near", {"rows": [row for fold in FOLDS for row in near(fold)]}, "python -m benchmarks.left_out --near")
     if options.train:
         folder, without, start = options.backbones / options.train, FOLDS[options.train], options.start
         request = PretrainRequest(RECIPE, DATA, folder, start, without, weights=WEIGHTS, anchor=start, resume=True)
@@ -124,6 +129,17 @@ def measure(fold: str, folder: Path, start: str, tasks: Sequence[str]) -> None:
             rows.append({"task": name, "set": file, "rows": len(examples), "labels": labels, "whole task left out": whole, "figures": figures})
             print(json.dumps(rows[-1]), flush=True)
         (folder / f"measured-{name}.json").write_text(json.dumps({"machine": machine(), "rows": rows}))
+
+
+def near(fold: str) -> Iterator[dict[str, Any]]:
+    """Every left-out set of a fold: how many of its rows are nearly a training row of its judge, by the index that keeps tests apart in training."""
+    data = JudgeData(DATA, without=FOLDS[fold])
+    for name in (name for name in TASKS if JUDGES[name].task not in FOLDS[fold]):
+        metric = read_metric(METRICS / f"{name}.yaml")
+        train = as_examples(data.parts(name)["train"], metric)
+        for file, examples in sets_of(data, name, metric, FOLDS[fold]).items():
+            own = [example for example in examples if example.provenance.source == file]
+            yield {"task": name, "set": file, "rows": len(own), "near": len(without_near(own, train)[1])}
 
 
 def sets_of(data: JudgeData, name: str, metric: Metric, left_out: Sequence[str]) -> dict[str, list[Example]]:

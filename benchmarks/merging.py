@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.common import DATA, METRICS, arguments, fit_judge, record
 from benchmarks.judge_data import JudgeData, as_examples
@@ -106,8 +106,8 @@ def compared(options: Namespace, closing: ExitStack) -> dict[str, Any]:
     report("merged at equal weights", [equal] * 4, fitting)
     best = {one.metric.name: one.auroc(adapter) for one, adapter in zip(policies, separate, strict=True)}
     for strategy in ("tpe", "bandit"):
-        config, seconds, trials = searched(policies, separate, strategy, options.trials, best)
-        report(f"merged by {strategy}", [merged(separate, config)] * 4, fitting + seconds, config=config.model_dump(mode="json"), trials=trials)
+        by = searched(policies, separate, strategy, options.trials, best)
+        report(f"merged by {strategy}", [merged(separate, by.config)] * 4, fitting + by.seconds, **by.told)
     added_later(
         backbone, policies, separate, options.trials, best, lambda name, one, seconds, **more: report(name, [one] * 4, fits[3].seconds + seconds, **more)
     )
@@ -130,8 +130,22 @@ def merged(adapters: Sequence[Adapter], config: MergeConfig) -> Adapter:
     return merge_adapters(adapters, config, rank=sum(adapter.rank for adapter in adapters)).adapter
 
 
-def searched(policies: Sequence[Policy], adapters: Sequence[Adapter], strategy: Any, trials: int, best: Mapping[str, float]) -> tuple[MergeConfig, float, int]:
-    """The best configuration on validation rows, the seconds of the search, and its trials."""
+class Searched(NamedTuple):
+    """The best configuration on validation rows, and what the search took; `feasible` says whether it keeps every floor there."""
+
+    config: MergeConfig
+    seconds: float
+    trials: int
+    feasible: bool
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a report keeps of it."""
+        return {"config": self.config.model_dump(mode="json"), "trials": self.trials, "floors kept": self.feasible}
+
+
+def searched(policies: Sequence[Policy], adapters: Sequence[Adapter], strategy: Any, trials: int, best: Mapping[str, float]) -> Searched:
+    """Search for the best merge of some adapters above a floor for each policy: its own adapter's AUROC on the validation rows, less `_FLOOR`."""
     floors = {one.metric.name: best[one.metric.name] - _FLOOR for one in policies}
     began = time.monotonic()
 
@@ -142,18 +156,17 @@ def searched(policies: Sequence[Policy], adapters: Sequence[Adapter], strategy: 
     with TemporaryDirectory() as folder:
         terms = SearchConfig(strategy=strategy, trials=trials, floors=floors)
         found = search(measure, len(adapters), terms, path=Path(folder) / "trials.jsonl", progress=Silent())
-    return found.best.config, time.monotonic() - began, len(found.trials)
+    return Searched(found.best.config, time.monotonic() - began, len(found.trials), found.feasible)
 
 
 def added_later(backbone: Backbone, policies: Sequence[Policy], separate: Sequence[Adapter], trials: int, best: Mapping[str, float], report: Any) -> None:
     """A fourth policy comes when three are merged, or trained together: its adapter is trained and merged in, nothing else is trained again."""
-    first, _, _ = searched(policies[:3], separate[:3], "tpe", trials, best)
-    three = merged(separate[:3], first)
-    config, seconds, count = searched(policies, [three, separate[3]], "tpe", trials, best)
-    report("a fourth merged into a merge of three", merged([three, separate[3]], config), seconds, config=config.model_dump(mode="json"), trials=count)
+    three = merged(separate[:3], searched(policies[:3], separate[:3], "tpe", trials, best).config)
+    by = searched(policies, [three, separate[3]], "tpe", trials, best)
+    report("a fourth merged into a merge of three", merged([three, separate[3]], by.config), by.seconds, **by.told)
     together = joint_fit(backbone, [(one.metric, one.parts) for one in policies[:3]], CONFIG)
-    config, seconds, count = searched(policies, [together, separate[3]], "tpe", trials, best)
-    report("a fourth merged into one trained on three", merged([together, separate[3]], config), seconds, config=config.model_dump(mode="json"), trials=count)
+    by = searched(policies, [together, separate[3]], "tpe", trials, best)
+    report("a fourth merged into one trained on three", merged([together, separate[3]], by.config), by.seconds, **by.told)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m benchmarks.scopes --judge toxicity --rows 2000 --scopes readout all backbone
     python -m benchmarks.scopes                         groundedness, more rows, and the built-in judge beside it; hours on one core
 
-The same rows, `mini`, the scopes of `snapjudge train` that are named, and beside them the built-in judge, which learned from more rows.
-Figures on the test rows and on sets that no training may use; seconds to fit; and the time of one judgement, and of eight judges' on the same content: a readout adapter shares the reading, the
-others read for themselves. What is trained stays in build/scopes, and is not trained again. docs/judges.md takes its table from here.
+The same rows, `mini`, the scopes of `snapjudge train` that are named, and beside them the built-in judge, which learned from more rows. Figures on the test
+rows and on sets that no training may use; seconds to fit; and the time of one judgement, and of eight judges' on the same content: a readout adapter shares
+the reading, the others read for themselves. What is trained stays in build/scopes, and is not trained again. docs/judges.md takes its table from here.
 """
 
 import json
