@@ -90,6 +90,7 @@ GOALS = (
 )
 
 _FEWEST = 20  # rows of a set that figures are told of
+_SAME = 0.002  # how far two processors may lie apart
 
 
 def main() -> None:
@@ -114,7 +115,7 @@ def main() -> None:
             known = {**known_figures(path), name: own}  # read again: another process may measure other judges
             print(name, json.dumps(own["test"]["judge"]), flush=True)
             record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
-    known = {name: {**own, **of_proof(name), **lookalikes(Judge.load(name)), **of_length(name, data)} for name, own in known_figures(path).items()}
+    known = {name: {**own, **of_proof(name, own["test"]), **lookalikes(Judge.load(name)), **of_length(name, data)} for name, own in known_figures(path).items()}
     record("quality", {"judges": known, "goals": reached(known)}, "python -m benchmarks.quality")
     write_page(known, reached(known))
 
@@ -184,11 +185,17 @@ def of_length(name: str, data: JudgeData) -> dict[str, Any]:
     return {"length alone": None if ends is None else round(ends[1], 4)}
 
 
-def of_proof(name: str) -> dict[str, Any]:
-    """What the page tells of a judge's proof: verdicts that probes moved, pairs that look alike and have different labels, promises."""
+def of_proof(name: str, test: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page tells of a judge's proof: its figures with the intervals they have there, verdicts that probes moved, pairs that look alike and have
+    different labels, promises.
+    """
     proof = Proof.model_validate_json((built_in() / name / "1" / "proof.json").read_bytes())
+    stated = {figure: rounded(proof.judge_figures[figure]) for figure in test["judge"] if figure in proof.judge_figures}
+    if apart := [figure for figure, found in stated.items() if abs(found[0] - test["judge"][figure][0]) > _SAME]:
+        raise SystemExit(f"{name}: the proof and the rows at hand give different figures of {', '.join(apart)}")
     rates = [(probe, [round(value, 4) for value in (probe.rate.value, probe.rate.low, probe.rate.high)]) for probe in proof.probes if probe.rate]
     return {
+        "test": {**test, "judge": {**test["judge"], **stated}},
         "probes": {probe.name: rate for probe, rate in rates if probe.expect == "stays"},
         "contrast": next(({"pairs": probe.rows, "both right": rate} for probe, rate in rates if probe.expect == "moves"), None),
         "promises": [promise.model_dump(mode="json") for promise in proof.promises],

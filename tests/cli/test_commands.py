@@ -110,7 +110,7 @@ def test_labels_are_added_shown_and_compared(tmp_path):
 def test_train_gates_show_prove_ask_score(workshop, tmp_path):
     folder, result = workshop
     command = ("train", folder / "metric.yaml", "--data", folder / "data.jsonl", "--out", tmp_path, "--scope", "readout", "--epochs", 1, "--rank", 4)
-    missed = run(*command, "--gate", "f1>=1.1", "--json")
+    missed = run(*command, "--gate", "log_loss<=0", "--json")
     assert missed.returncode == 1, missed.stderr
     told = json.loads(missed.stdout)
     assert told["judge"] == "says_buy@1"
@@ -149,6 +149,16 @@ def test_train_gates_show_prove_ask_score(workshop, tmp_path):
         (("ask", "--judge", "{judge}", "--field", "colour=red"), "--field"),
         (("ask", "--judge", "{judge}", "  "), "empty text"),
         (("ask", ""), "an empty text"),
+        (("ask",), "no text was given"),
+        (("ask", "--judge", "", "text"), "--judge names no judge"),
+        (("score", "{data}", "--judge", ",", "--out", "x.jsonl"), "--judge names no judge"),
+        (("score", "{data}", "--judge", "{judge}", "--out", "."), "is a folder"),
+        (("prove", "{judge}", "--data", "{data}", "--allow-leak", "--out", "{data}"), "cannot write"),
+        (("merge", "a", "b", "--data", "a=x.jsonl", "--method", "average"), "no method 'average'"),
+        (("train", "{metric}", "--data", "{data}", "--calibrate-by", "colour"), "'length' or 'source'"),
+        (("train", "{metric}", "--data", "{data}", "--gate", "f1>=80"), "f1 is never above 1"),
+        (("train", "{metric}", "--data", "{data}", "--suite", "nosuch.jsonl"), "no file nosuch.jsonl"),
+        (("train", "{metric}", "--data", "{data}", "--out", ".", "--teacher", "tone"), "and says_buy has"),
         (("ask", "--question", "What is it?", "--options", "", "text"), "--options names no answers"),
         (("train", "{metric}", "--data", "{data}", "--out", ".", "--resume", "--restart"), "--resume and --restart cannot both be meant"),
         (("train", "{metric}", "--data", "{data}", "--out", ".", "--drop-optional", "0.5"), "has no optional inputs to drop"),

@@ -84,7 +84,7 @@ def test_adapters_and_the_package_stay_light(bundles):
 def test_every_proof_stands_beside_its_baselines_on_groups_of_its_own(bundles):
     for name, one in bundles.items():
         assert {"judge", "majority", "TF-IDF + LR", "embedding + LR"} == {contender.name for contender in one.proof.contenders}
-        figure = one.figure[1]
+        figure = one.proof.judge_figures[one.proof.main_figure]
         assert figure.low <= figure.value <= figure.high, name
         assert any(probe.rate is not None for probe in one.proof.probes)
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from snapjudge.core.progress import Silent
 from snapjudge.errors import Interrupted, OptionInvalid, RunConflict, StorageFailed
 from snapjudge.flows.claims import alone
 from snapjudge.flows.score_file import ScoreRequest, score_file
@@ -18,6 +19,16 @@ from snapjudge.judge import Judge, Panel
 @pytest.fixture(scope="module")
 def panel(workshop):
     return Panel([Judge.load(workshop[1].folder)])
+
+
+class Told(Silent):
+    """What a run says."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
 
 
 def lines_of(path):
@@ -65,9 +76,33 @@ def test_a_stopped_run_goes_on_and_gives_the_same_file(panel, tmp_path):
             score_file(panel, ScoreRequest(source, tmp_path / "out.jsonl"), stop=lambda: True)
         assert not (tmp_path / "out.jsonl").exists()
     result = score_file(panel, ScoreRequest(source, tmp_path / "out.jsonl"))
-    assert result.resumed == 256
+    assert (result.records, result.resumed) == (400, 256)
+    assert result.flagged == sum(line["flagged"] for line in lines_of(tmp_path / "out.jsonl")), "of the whole output, not of this run"
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
+
+
+def test_a_mapped_column_that_no_record_has_is_told(panel, tmp_path):
+    rows = [{"id": row["id"], "text": row["inputs"]["output"]} for row in many(150)]
+    source = write(tmp_path / "in.jsonl", rows)
+    told = Told()
+    result = score_file(panel, ScoreRequest(source, tmp_path / "a.jsonl", {"output": "text", "input": "request"}), told)
+    assert result.absent == ("request",)
+    assert any("request" in line for line in told.lines)
+    write(source, [*rows, {"id": "last", "text": "buy", "request": "what?"}])
+    assert not score_file(panel, ScoreRequest(source, tmp_path / "b.jsonl", {"output": "text", "input": "request"})).absent
+
+
+def test_a_run_that_could_judge_nothing_says_so_and_leaves_with_one(workshop, tmp_path):
+    source, out = write(tmp_path / "in.jsonl", [{"id": "1", "text": "buy"}]), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "snapjudge.cli", "score", str(source), "--judge", str(workshop[1].folder)]
+    for where in (str(out), "-"):
+        found = subprocess.run([*command, "--map", "output=txet", "--out", where], capture_output=True, text=True)
+        told = found.stderr.replace("\n", " ")
+        assert found.returncode == 1
+        assert "none of them could be judged" in told
+        assert "txet" in told
+    assert subprocess.run([*command, "--map", "output=text", "--out", str(out), "--overwrite"], capture_output=True).returncode == 0
 
 
 def test_output_past_the_record_of_a_killed_run_is_cut_off_not_repeated(panel, tmp_path):

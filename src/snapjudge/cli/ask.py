@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snapjudge.cli.console import PrecisionOption, output, print_json, shown_errors
+from snapjudge.cli.console import PrecisionOption, errors, output, print_json, shown_errors
 from snapjudge.core.precision import Precision
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def ask(
-    text: Annotated[str | None, typer.Argument(help="the text to judge: each judge's output field, or its only field; - reads standard input")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="the text: each judge's output field, or its last one; what --question asks about; - reads standard input")
+    ] = None,
     judge: Annotated[list[str] | None, typer.Option("--judge", help="judges by folder or name, separated by commas; may be repeated")] = None,
     question: Annotated[list[str] | None, typer.Option("--question", help="an open question in plain words; may be repeated")] = None,
     reworded: Annotated[
@@ -33,14 +35,17 @@ def ask(
     `snapjudge ask "Thanks, that helped!"`, `snapjudge ask --judge tone "..."`, `snapjudge ask --question "Is the user asking for a refund?" "..."`
     """
     with shown_errors(as_json=as_json):
+        from snapjudge.cli.settings import named_judges
         from snapjudge.errors import InputInvalid
 
-        names = list(dict.fromkeys(name for part in judge or () for name in part.split(",") if name))
+        names = named_judges(judge) if judge else []
         asked = _questions(question or (), reworded or (), options, levels)
         inputs = _fields(field or ())
         text = _standard_input() if text == "-" else text
         if text is not None and not text.strip():
             raise InputInvalid("an empty text", hint='snapjudge ask "text"; - reads standard input', received=text)
+        if text is None and not inputs:
+            raise InputInvalid("no text was given", hint='snapjudge ask "text"; --field FIELD=TEXT gives a field by its name; - reads standard input')
         found: dict[str, dict[str, Any]] = {}
         if names or not asked:
             found = {name: one.model_dump(mode="json") for name, one in _judged(names, text, inputs, backbone, precision.value, shown=not as_json).items()}
@@ -73,6 +78,8 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
         deaf = ", ".join(one.name for one in groups[""])
         hint = "give a text once, and each field by its name: --field output=... --field context=..."
         raise OptionInvalid(f"{deaf} would not read the text: --field gives every field of it", hint=hint, received=text[:80])
+    if unread := [name for name in inputs if not any(name in one.metric.inputs for one in judges)]:
+        errors.print(f"{', '.join(unread)}: none of these judges reads it", style="yellow", markup=False)
     answers: dict[str, Judgement] = {}
     for place, some in groups.items():
         fields: dict[str, Any] = {**inputs, place: text} if place else inputs

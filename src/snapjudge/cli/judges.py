@@ -37,7 +37,8 @@ def _show(one: "Listed") -> None:
         return
     metric, threshold = one.bundle.metric, one.bundle.calibration.threshold
     output.print(metric.question, markup=False)
-    told = [] if one.figure is None else [f"{NAMES.get(one.figure[0], one.figure[0])} {show_figure(one.figure[1])} on its test"]
+    named = [name for name in dict.fromkeys((one.proof.main_figure, "macro_f1")) if name in one.proof.judge_figures]
+    told = [", ".join(f"{NAMES.get(name, name)} {show_figure(one.proof.judge_figures[name])}" for name in named) + " on its test"] if named else []
     told += [f"flags from {threshold.value:.3f}" + (f" ({threshold.rule})" if threshold.guaranteed else "")] if metric.positive_labels else ["flags nothing"]
     away = elsewhere(one.bundle)
     found = [f"on data it did not learn from: {in_short(away)}"] if one.built_in or away else []

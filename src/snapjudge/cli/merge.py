@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -38,7 +38,7 @@ def merge(
         from snapjudge.errors import OptionInvalid
         from snapjudge.flows.merging import MergeRequest, merge_judges
         from snapjudge.prove.report import NAMES, show_figure
-        from snapjudge.train.merge import MergeConfig
+        from snapjudge.train.merge import MergeConfig, Method
         from snapjudge.train.merge_search import SearchConfig
 
         files: dict[str, list[Path]] = defaultdict(list)
@@ -46,6 +46,8 @@ def merge(
             for name, file in parse_pairs([pair], "--data", "toxicity=a.jsonl").items():
                 files[name].append(Path(file))
         searched = method == "auto"
+        if not searched and method not in get_args(Method):
+            raise OptionInvalid(f"no method {method!r}", hint=f"--method auto, {', '.join(get_args(Method))}", received=method)
         needs(searched, "--method auto", strategy=strategy, trials=trials, floor=floor, resume=resume, restart=restart)
         needs(not searched, "a --method of its own", weights=weights)
         needs(method in ("ties", "dare", "dare_ties"), "--method ties, dare or dare_ties", density=density)

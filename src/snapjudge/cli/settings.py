@@ -1,5 +1,6 @@
 """Command-line options as typed configuration, every wrong one told at once."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ def checked_config(kind: type[_Config], command: str, **options: Any) -> _Config
         return kind.model_validate(options)
     except ValidationError as error:
         found = [
-            f"--{str(item['loc'][-1]).replace('_', '-')} {item['input']!r}: {item['msg'].removeprefix('Input should be ')}"
+            f"--{str(item['loc'][-1]).replace('_', '-')} {item['input']!r}: {_plain(item['msg'])}"
             for item in error.errors()
             if item["loc"][-1] != "alpha"  # follows from the rank
         ]
@@ -47,3 +48,20 @@ def needs(met: bool, what: str, **options: object) -> None:
 def said(**options: object) -> dict[str, object]:
     """The options that were given; those that are None keep the default of their configuration."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def named_judges(options: Sequence[str]) -> list[str]:
+    """The judges that `--judge` names, each once, separated by commas or in options of their own.
+
+    Raises:
+        OptionInvalid: it names none, as an empty variable of a shell does.
+    """
+    names = list(dict.fromkeys(name.strip() for part in options for name in part.split(",") if name.strip()))
+    if not names:
+        raise OptionInvalid("--judge names no judge", hint="`snapjudge judges` lists what there is", received=",".join(options))
+    return names
+
+
+def _plain(reason: str) -> str:
+    """What pydantic says, without its phrase and without the choice of a default that has no name."""
+    return reason.removeprefix("Input should be ").removeprefix("'', ")

@@ -232,7 +232,7 @@ def _check_columns(columns: Sequence[str], path: Path, mapping: Mapping[str, str
     if missing or not known:
         found = f"columns {', '.join(columns) or '(none)'}"
         expected = f"the mapped columns {', '.join(missing)}" if missing else f"a column named {' or '.join(INPUT_NAMES)}, or --map output=COLUMN"
-        raise DataInvalid(path.name, [Problem("(header)", found, expected, 1)])
+        raise DataInvalid(path.name, [Problem("(header)", found, expected, 1)], hint="--map FIELD=COLUMN says which column is which field")
 
 
 def to_example(record: Record, metric: Metric, name: str) -> Example:

@@ -13,7 +13,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.curate.dataset import row_of
 from snapjudge.curate.journal import appending, read_journal
 from snapjudge.curate.read import Record, to_example
-from snapjudge.errors import DataInvalid, Problem
+from snapjudge.errors import DataInvalid, OptionInvalid, Problem
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,19 @@ def read_suite(path: Path, metric: Metric) -> Suite:
             raise DataInvalid(path.name, [Problem("label", "nothing", "the settled label", number)], hint="every row of a suite has a label")
         rows.setdefault(example.id, example)
     return Suite(tuple(rows.values()), held)
+
+
+def filled_suite(path: Path, metric: Metric) -> Suite:
+    """A suite that a judge can be held against.
+
+    Raises:
+        OptionInvalid: there is none, or it holds no rows. DataInvalid: as `read_suite`.
+    """
+    suite = read_suite(path, metric)
+    if not suite.examples:
+        what = f"{path} holds no rows" if path.exists() else f"no file {path}"
+        raise OptionInvalid(what, hint="`snapjudge suite grow` fills a suite from settled errors", received=str(path))
+    return suite
 
 
 def add_rows(path: Path, examples: Iterable[Example], metric: Metric) -> int:

@@ -27,7 +27,7 @@ def alone(lock: Path, what: str) -> Iterator[None]:
         what: is done under the lock, for the error.
 
     Raises:
-        RunConflict: another process holds the lock.
+        RunConflict: another process holds the lock. StorageFailed: nobody can write there.
     """
     before = lock.parent.exists()
     with storage_errors(lock):
@@ -36,6 +36,7 @@ def alone(lock: Path, what: str) -> Iterator[None]:
         try:
             guard.acquire(blocking=False)
         except Timeout as error:
+            lock.touch()  # an error of its own where nothing can be written
             raise RunConflict(f"another process is at work on {what}", hint="wait for it or stop it, or choose another --out") from error
     try:
         yield

@@ -10,7 +10,7 @@ from snapjudge.core.judgement import Judgement
 from snapjudge.core.progress import Progress
 from snapjudge.curate.dataset import Dataset, labelled
 from snapjudge.curate.split import check_enough, deduplicated
-from snapjudge.curate.suite import add_rows, hold, read_suite
+from snapjudge.curate.suite import add_rows, filled_suite, hold
 from snapjudge.errors import OptionInvalid
 from snapjudge.flows.prove_judge import check_unseen
 from snapjudge.flows.scoring import contents_of, raw_scores
@@ -101,9 +101,7 @@ def check_suite(judge_name: str, path: Path, progress: Progress, *, update: bool
         OptionInvalid: no such suite, or an empty one.
     """
     judge = Judge.load(judge_name)
-    suite = read_suite(path, judge.metric)
-    if not suite.examples:
-        raise OptionInvalid(f"{path} holds no rows", hint="`snapjudge suite grow` fills it from settled errors", received=str(path))
+    suite = filled_suite(path, judge.metric)
     _, judgements = _judged(judge, suite.examples, progress)
     right = {example.id for example, judgement in zip(suite.examples, judgements, strict=True) if is_right(judgement, example, judge.metric)}
     lost = tuple(name for name in suite.held if name not in right)

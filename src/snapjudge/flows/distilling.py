@@ -50,8 +50,11 @@ def taught(teacher: str, examples: Sequence[Example], metric: Metric, progress: 
         return _open(teacher.removeprefix(OPEN), examples, metric, progress)
     judge = Judge.load(teacher)
     if set(judge.metric.labels) != set(metric.labels):
-        hint = f"labels of {metric.name}: {', '.join(metric.labels)}"
-        raise OptionInvalid(f"{judge.name} answers with {', '.join(judge.metric.labels)}", hint=hint, received=teacher)
+        raise OptionInvalid(
+            f"{judge.name} answers with {', '.join(judge.metric.labels)}, and {metric.name} has {', '.join(metric.labels)}",
+            hint="a teacher has the same labels: take another judge, a column of verdicts (verdict:NAME) or a backbone that is asked (open:mini)",
+            received=teacher,
+        )
     found: list[Probabilities | None] = []
     for answer in judge.score_many((example.inputs for example in examples), [example.provenance.source for example in examples]):
         found.append(_in_order(answer, metric))

@@ -57,7 +57,7 @@ def in_words(found: tuple[Elsewhere, ...]) -> list[str]:
     for one in found:
         told = [f"{NAMES.get(name, name)} {value:.2f} ({low:.2f} to {high:.2f})" for name, (value, low, high) in one.figures.items() if name != "fpr"]
         if rate := one.figures.get("fpr"):
-            told.append(f"flags {100 * rate[0]:.0f} of 100 texts that are fine ({100 * rate[1]:.0f} to {100 * rate[2]:.0f})")
+            told.append(f"flags {rate[0]:.0%} of what is fine ({rate[1]:.0%} to {rate[2]:.0%})")
         lines.append(f"{'trained again without ' if one.retrained else ''}{one.data}: {', '.join(told)}")
     return lines
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from snapjudge.core.metric import Metric
 from snapjudge.errors import SnapjudgeError
-from snapjudge.prove.figures import Figure
 from snapjudge.prove.proof import Proof
 from snapjudge.store.bundles import MANIFEST, Bundle, built_in, judge_roots, load_bundle, newest_version
 
@@ -26,12 +25,6 @@ class Listed:
     def metric(self) -> Metric | None:
         """Its question."""
         return None if self.bundle is None else self.bundle.metric
-
-    @property
-    def figure(self) -> tuple[str, Figure] | None:
-        """The figure its proof stands on."""
-        found = None if self.proof is None else self.proof.judge_figures.get(self.proof.main_figure)
-        return None if self.proof is None or found is None else (self.proof.main_figure, found)
 
 
 def list_judges() -> list[Listed]:

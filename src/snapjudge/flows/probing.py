@@ -24,7 +24,8 @@ def probe_judge(
     some = chosen(examples, rows)
     asked = variants(some, metric)
     worded = wordings(metric.question)
-    progress.start("probe", len(examples) + sum(len(one.inputs) for one in asked))
+    turned = len(some) if metric.type == "pairwise" else 0
+    progress.start("probe", len(examples) + sum(len(one.inputs) for one in asked) + turned + len(some[:_ALONE]) + len(absurd_inputs(metric)))
 
     def answers(inputs: Sequence[dict[str, Any]], questions: Sequence[Question], sources: Sequence[str]) -> list[list[Judgement]]:
         found = []
@@ -49,9 +50,9 @@ def probe_judge(
         variant = Variant(f"question: {name}", tuple(range(len(some))), ())
         found.append(compared(variant, some, before, [whole[places[example.id]][number] for example in some], metric))
     if metric.type == "pairwise":
-        given, turned = [example.inputs for example in some], [{**example.inputs, "a": example.inputs["b"], "b": example.inputs["a"]} for example in some]
-        found.append(mirrored(some, before, judged(turned, some)))
-        found.append(position_bias(some, *(_once(question, inputs, backbone) for inputs in (given, turned))))
+        given, swapped = [example.inputs for example in some], [{**example.inputs, "a": example.inputs["b"], "b": example.inputs["a"]} for example in some]
+        found.append(mirrored(some, before, judged(swapped, some)))
+        found.append(position_bias(some, *(_once(question, inputs, backbone) for inputs in (given, swapped))))
     alone = [judged([example.inputs], [example])[0] for example in some[:_ALONE]]
     found += [neighbours(alone, before[:_ALONE])]
     found += [one for one in (contrast(examples, everything, metric), absurd(judged(absurd_inputs(metric)), metric)) if one is not None]

@@ -13,19 +13,19 @@ from snapjudge.core.example import Example
 from snapjudge.core.precision import Precision
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import Gate
-from snapjudge.curate.split import check_enough, deduplicated
+from snapjudge.curate.split import check_enough
 from snapjudge.errors import DataLeak, OptionInvalid, Problem
 from snapjudge.flows.bundling import now
 from snapjudge.flows.probing import probe_judge
 from snapjudge.flows.record import made_with
 from snapjudge.flows.scoring import contents_of, raw_scores
-from snapjudge.flows.training_data import data_digests, read_unseen
+from snapjudge.flows.training_data import data_digests, distinct, read_unseen
 from snapjudge.judge import Judge
 from snapjudge.prove.probes import ROWS
 from snapjudge.prove.proof import Contestant, Header, Proof, check_gates, prove
 from snapjudge.prove.report import render_report
 from snapjudge.store.bundles import Bundle
-from snapjudge.store.files import write_file
+from snapjudge.store.files import check_writable, write_file
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,19 @@ def prove_judge(request: ProveRequest, progress: Progress | None = None) -> Proo
     if request.out is not None and request.out.resolve().is_relative_to(judge.bundle.folder.resolve()):
         raise OptionInvalid(f"{request.out} lies in the bundle, which never changes", hint="choose a folder of its own for this report")
     notes: list[str] = []
-    examples, repeated = deduplicated(read_unseen(request.data, judge.metric, request.mapping, notes.append))
-    notes += [f"{repeated} repeated examples (same text and label) were left out"] if repeated else []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        progress.say(text)
+
+    examples = distinct(read_unseen(request.data, judge.metric, request.mapping, note), note)
     check_enough(examples, judge.metric, "data")
-    notes += check_unseen(judge, examples, allow=request.allow_leak)
+    for text in check_unseen(judge, examples, allow=request.allow_leak):
+        note(text)
     if request.precision is not Precision.float32:
-        notes.append(f"scored in {request.precision}; the judge was calibrated in float32")
+        note(f"scored in {request.precision}; the judge was calibrated in float32")
+    if request.out is not None:
+        check_writable(request.out)
     began = time.perf_counter()
     log_p = raw_scores(judge.backbone, judge.question, contents_of(examples, judge.metric, judge.backbone), progress, "score")
     seconds = (time.perf_counter() - began) / len(examples)

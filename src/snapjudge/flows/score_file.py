@@ -36,12 +36,25 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """How many records were scored now, how many before a resume, and how many of all judgements abstained or were flagged now."""
+    """What stands in the output: records, how many of them were there before a resume, and how many of all judgements abstained or were flagged.
+
+    `absent` names the columns of the mapping that no record had.
+    """
 
     records: int
     resumed: int
     abstained: int
     flagged: int
+    absent: tuple[str, ...] = ()
+
+
+@dataclass
+class _Tally:
+    """What has been written so far."""
+
+    records: int = 0
+    abstained: int = 0
+    flagged: int = 0
 
 
 def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> ScoreResult:
@@ -58,44 +71,50 @@ def score_file(panel: Panel, request: ScoreRequest, progress: Progress | None = 
         raise StorageFailed(f"no file {request.source}", hint="check the path; - reads standard input", received=str(request.source))
     if request.source is not None and request.out is not None and request.source.resolve() == request.out.resolve():
         raise OptionInvalid(f"{request.out} is what is to be scored", hint="write to another file with --out", received=str(request.out))
+    if request.out is not None and (request.out.is_dir() or not request.out.name):
+        raise OptionInvalid(f"{request.out} is a folder", hint="name a file in it with --out", received=str(request.out))
     if request.out is None:
         return _score(panel, request, _Stream(sys.stdout), progress, stop)
     with (
         alone(lock_of(_partial_paths(request.out)[0]), str(request.out)),
         _Partial.open(request.out, _identity(panel, request), overwrite=request.overwrite, restart=request.restart) as sink,
     ):
-        if sink.done:
-            progress.say(f"going on after {sink.done} records")
+        if sink.tally.records:
+            progress.say(f"going on after {sink.tally.records} records")
         result = _score(panel, request, sink, progress, stop)
         sink.finish()
         return result
 
 
 def _score(panel: Panel, request: ScoreRequest, sink: "_Stream | _Partial", progress: Progress, stop: Callable[[], bool]) -> ScoreResult:
-    source, trail = iter(records(request.source, request.mapping)), _Trail()
-    for record in islice(source, sink.done):
+    source, trail, tally = iter(records(request.source, request.mapping)), _Trail(), sink.tally
+    before, absent = tally.records, {*(request.mapping or {}).values()}
+    for record in islice(source, before):
         trail.add(record)
-    if sink.done and trail.digest != sink.trail:
+        absent -= record.mapped
+    if before and trail.digest != sink.trail:
         raise RunConflict(
-            f"the first {sink.done} records are not those the interrupted output was written from", hint="give the same input, or start over with --restart"
+            f"the first {before} records are not those the interrupted output was written from", hint="give the same input, or start over with --restart"
         )
-    count = abstained = flagged = 0
     progress.start("score", 0)
     while chunk := list(islice(source, CHUNK)):
         lines: list[str] = []
         for record in chunk:
             trail.add(record)
+            absent -= record.mapped
+        if absent and tally.records == before:
+            progress.say(f"no record so far has the column {' or '.join(sorted(absent))} that --map names")
         for record, answers in zip(chunk, _answers(panel, chunk), strict=True):
             for answer in answers:
-                abstained += isinstance(answer, Abstention)
-                flagged += isinstance(answer, Judgement) and answer.flagged
+                tally.abstained += isinstance(answer, Abstention)
+                tally.flagged += isinstance(answer, Judgement) and answer.flagged
                 lines.append(output_line(record, answer))
-        sink.write(lines, len(chunk), trail.digest)
-        count += len(chunk)
-        progress.advance(len(chunk), f"{flagged} flagged, {abstained} abstained")
+        tally.records += len(chunk)
+        sink.write(lines, trail.digest)
+        progress.advance(len(chunk), f"{tally.flagged} flagged, {tally.abstained} abstained")
         if stop():
-            raise Interrupted(f"stopped after {sink.done} records", hint="run the same command again to go on from there" if request.out else "")
-    return ScoreResult(count, sink.done - count, abstained, flagged)
+            raise Interrupted(f"stopped after {tally.records} records", hint="run the same command again to go on from there" if request.out else "")
+    return ScoreResult(tally.records, before, tally.abstained, tally.flagged, tuple(sorted(absent)) if tally.records else ())
 
 
 def _answers(panel: Panel, chunk: Sequence[Record]) -> Iterator[list[Judgement | Abstention]]:
@@ -162,28 +181,27 @@ class _Stream:
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
-        self.done, self.trail = 0, ""
+        self.tally, self.trail = _Tally(), ""
 
-    def write(self, lines: Sequence[str], count: int, trail: str) -> None:
+    def write(self, lines: Sequence[str], trail: str) -> None:
         del trail
         self._out.write("\n".join(lines) + "\n")
         self._out.flush()
-        self.done += count
 
 
 class _Partial:
     """A file being written, with the record that makes it resumable."""
 
-    def __init__(self, out: Path, identity: dict[str, Any], file: IO[bytes], done: int, trail: str) -> None:
+    def __init__(self, out: Path, identity: dict[str, Any], file: IO[bytes], tally: _Tally, trail: str) -> None:
         self._out, self._identity, self._file = out, identity, file
-        self.done, self.trail = done, trail
+        self.tally, self.trail = tally, trail
 
     @classmethod
     def open(cls, out: Path, identity: dict[str, Any], *, overwrite: bool, restart: bool) -> "_Partial":
         partial, mark = _partial_paths(out)
         if out.exists() and not overwrite:
             raise RunConflict(f"{out} exists", hint="choose another name, or pass --overwrite", received=str(out))
-        done, size, trail = 0, 0, ""
+        tally, size, trail = _Tally(), 0, ""
         if mark.exists() and partial.exists() and not restart:
             known = read_record(mark)
             if known.get("identity") != identity:
@@ -191,13 +209,13 @@ class _Partial:
                     f"{partial} was written from another input, with other judges or other columns, or its record is broken",
                     hint="repeat that command, or start over with --restart",
                 )
-            done, size, trail = known["records"], known["bytes"], known["trail"]
+            tally, size, trail = _Tally(known["records"], known["abstained"], known["flagged"]), known["bytes"], known["trail"]
         with storage_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             file = partial.open("r+b" if size else "wb", buffering=0)  # unbuffered: what failed to be written is not tried again on close
             file.truncate(size)
             file.seek(size)
-        return cls(out, identity, file, done, trail)
+        return cls(out, identity, file, tally, trail)
 
     def __enter__(self) -> "_Partial":
         return self
@@ -205,7 +223,7 @@ class _Partial:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, lines: Sequence[str], count: int, trail: str) -> None:
+    def write(self, lines: Sequence[str], trail: str) -> None:
         start, raw = self._file.tell(), memoryview(("\n".join(lines) + "\n").encode())
         with storage_errors(self._out):
             try:
@@ -215,8 +233,7 @@ class _Partial:
             except OSError:
                 self._file.truncate(start)
                 raise
-        self.done += count
-        state = {"identity": self._identity, "records": self.done, "bytes": self._file.tell(), "trail": trail}
+        state = {"identity": self._identity, **vars(self.tally), "bytes": self._file.tell(), "trail": trail}
         write_file(_partial_paths(self._out)[1], json.dumps(state))
 
     def finish(self) -> None:

@@ -18,7 +18,7 @@ from snapjudge.core.manifest import OWN_BACKBONE, WHOLE, BackboneId
 from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
-from snapjudge.curate.suite import read_suite
+from snapjudge.curate.suite import filled_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem
 from snapjudge.flows.bundling import NewJudge, now, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
@@ -80,8 +80,8 @@ class _Training:
                 hint="ask for fpr or recall instead, or leave --prevalence out",
             )
         check_gates(request.gates, self.metric)
-        if request.suite is not None and not read_suite(request.suite, self.metric).examples:
-            raise OptionInvalid(f"{request.suite} holds no rows", hint="`snapjudge suite grow` fills it from settled errors", received=str(request.suite))
+        if request.suite is not None:
+            filled_suite(request.suite, self.metric)
         self.notes: list[str] = []
         if self.prevalence:
             self._note(
@@ -339,7 +339,7 @@ class _Training:
 
     def _suite(self, path: Path, question: Question, calibration: Calibration) -> GateResult:
         """Whether the new judge keeps every row of the regression suite that an earlier one held."""
-        suite = read_suite(path, self.metric)
+        suite = filled_suite(path, self.metric)
         log_p = raw_scores(self.judged_by, question, contents_of(suite.examples, self.metric, self.backbone), self.progress, "suite")
         _, judgements = scored(log_p, calibration, self.metric, suite.examples)
         pairs = zip(suite.examples, judgements, strict=True)

@@ -32,7 +32,7 @@ def read_splits(request: TrainRequest, config: TrainConfig, metric: Metric, note
         if request.validation or request.calibration:
             raise OptionInvalid(f"{frozen[0].name} has a frozen test and deals its own parts", hint="leave --validation and --calibration out, or give --test")
         return _checked(_as_frozen(frozen, everything, config, metric, note))
-    examples = _distinct(everything, note)
+    examples = distinct(everything, note)
     check_enough(examples, metric, "data")
     shares = {"validation": config.validation_share, "calibration": config.calibration_share}
     own = _own_parts(request, metric, note)
@@ -63,7 +63,7 @@ def read_unlabelled(request: TrainRequest, config: TrainConfig, metric: Metric, 
     """Examples that a teacher labels, without those of any other part; labels they have are not looked at.
 
     Raises:
-        OptionInvalid: nobody teaches.
+        OptionInvalid: nobody teaches, or there is nothing to learn from.
         DataInvalid: an example cannot be read.
     """
     if not request.unlabelled:
@@ -74,6 +74,9 @@ def read_unlabelled(request: TrainRequest, config: TrainConfig, metric: Metric, 
     found = [example for path in request.unlabelled for _, example in readable(path, metric, request.mapping, problems)]
     if problems:
         raise DataInvalid("unlabelled data", problems[:SHOWN], more=max(0, len(problems) - SHOWN), hint="correct the lines named, or leave them out")
+    if not found:
+        named = ", ".join(str(path) for path in request.unlabelled)
+        raise OptionInvalid(f"{named} holds no examples", hint="give a file with examples, or leave --unlabelled out", received=named)
     known = {example.content_key for part in vars(splits).values() for example in part}
     kept = {example.content_key: example.model_copy(update={"target": None}) for example in found if example.content_key not in known}
     if len(kept) < len(found):
@@ -84,7 +87,7 @@ def read_unlabelled(request: TrainRequest, config: TrainConfig, metric: Metric, 
 def _own_parts(request: TrainRequest, metric: Metric, note: Note) -> dict[str, list[Example]]:
     """The parts that come from files of their own."""
     files = {"validation": request.validation, "calibration": request.calibration}
-    parts = {name: _distinct(read_labelled(paths, metric, request.mapping, note), note) for name, paths in files.items() if paths}
+    parts = {name: distinct(read_labelled(paths, metric, request.mapping, note), note) for name, paths in files.items() if paths}
     for name, part in parts.items():
         check_enough(part, metric, f"{name} data")
     if len(parts) > 1:
@@ -170,7 +173,7 @@ def _as_frozen(folders: Sequence[Path], examples: Sequence[Example], config: Tra
     named = {example.id: example for example in reversed(examples)}  # the first of an id
     for example in named.values():
         parts[dealt[example.id][0]].append(example)
-    parts = {name: _distinct(part, note) for name, part in parts.items()}
+    parts = {name: distinct(part, note) for name, part in parts.items()}
     if parts["held"]:
         common = Counter(dealt[example.id][1].split(" (")[0].split(" row ")[0] for example in parts["held"]).most_common(3)
         note(f"{len(parts['held'])} examples were held out ({'; '.join(f'{reason}: {count}' for reason, count in common)})")
@@ -179,7 +182,8 @@ def _as_frozen(folders: Sequence[Path], examples: Sequence[Example], config: Tra
     return Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["calibration"]), tuple(parts["test"]))
 
 
-def _distinct(examples: Sequence[Example], note: Note) -> list[Example]:
+def distinct(examples: Sequence[Example], note: Note) -> list[Example]:
+    """The examples without repeated ones; `note` is told how many those were, and of texts with different labels."""
     found, repeated = deduplicated(examples)
     if repeated:
         note(f"{repeated} repeated examples (same text and label) were left out")

@@ -234,16 +234,21 @@ def _selective(arrays: Scored, calibration: Calibration, judgements: Sequence[Ju
     return Selective(coverage=share(answered, arrays.groups), agreement=share(right[answered], arrays.groups[answered]) if answered.any() else None)
 
 
+_UNBOUNDED = ("mae", "log_loss", "brier")  # figures that may be above 1
+
+
 def check_gates(gates: Sequence[Gate], metric: Metric) -> None:
-    """Refuse gates on figures that a metric of this kind does not have, before any work is done.
+    """Refuse gates on figures that a metric of this kind does not have, or that no figure can miss or meet, before any work is done.
 
     Raises:
-        RuleInvalid: listing the figures there are.
+        RuleInvalid: listing the figures there are, or saying where the figure lies.
     """
     names = figure_names(metric)
     for gate in gates:
         if gate.figure not in names:
             raise RuleInvalid(f"gate {gate}: a {metric.type} metric has no figure {gate.figure!r}", hint=f"one of {', '.join(names)}", received=str(gate))
+        if gate.figure not in _UNBOUNDED and gate.bound > 1:
+            raise RuleInvalid(f"gate {gate}: {gate.figure} is never above 1", hint=f"{gate.figure}{gate.end}{gate.sign}0.9, a share of 1", received=str(gate))
 
 
 def _gates(gates: Sequence[Gate], found: Mapping[str, Figure]) -> list[GateResult]:

@@ -180,8 +180,8 @@ def _manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        hint = f"this snapjudge reads format {FORMAT}; install a newer one" if where == "format" else "the folder was changed after training"
-        raise BundleInvalid(f"{path}: {where}: {first['msg']}", hint=hint) from error
+        hint = f"this snapjudge reads format {FORMAT}; install a newer one" if where == "format" else _CHANGED
+        raise BundleInvalid(f"{path}: {f'{where}: ' if where else ''}{first['msg']}", hint=hint) from error
 
 
 def _looks_pickled(path: Path) -> bool:

@@ -43,6 +43,19 @@ def write_file(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and see that files can be written there, before long work whose result goes there.
+
+    Raises:
+        StorageFailed.
+    """
+    probe = folder / f".{uuid4().hex[:8]}"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
 def write_folder(path: Path, files: dict[str, bytes], last: str) -> None:
     """Write a folder under a temporary name, the file `last` at the end, and rename it; `path` must not exist."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
