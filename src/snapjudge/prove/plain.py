@@ -69,8 +69,8 @@ def what_it_promises(proof: Proof) -> list[str]:
         against = contradiction(proof)
         if threshold.guaranteed and against:
             found.append(f"The test CONTRADICTS it: {against}.")
-        elif threshold.guaranteed and (beyond := unconfirmed(proof)):
-            found.append(f"The test does not confirm it: {beyond}; its texts are too few, or of too few groups, to tell.")
+        elif beyond := unconfirmed(proof):
+            found.append(f"The test does not confirm it: there it is {beyond}; its texts are too few, or of too few groups, to tell.")
     if escalation is not None:
         if escalation.guaranteed:
             share = proof.selective.coverage if proof.selective else None
@@ -99,13 +99,14 @@ def contradiction(proof: Proof) -> str:
 
 
 def unconfirmed(proof: Proof) -> str:
-    """What the test found where that is beyond the threshold's promise, and may be by chance; empty where it is not."""
-    rule = proof.calibration.threshold.rule
+    """What the test found where that is beyond what the threshold promises, though perhaps by chance; empty where it is not."""
+    threshold = proof.calibration.threshold
+    rule = threshold.rule if threshold.guaranteed else None
     figure = None if rule is None else proof.judge_figures.get(rule.figure)
     if rule is None or figure is None or contradiction(proof):
         return ""
     beyond = figure.value > rule.bound if rule.figure == "fpr" else figure.value < rule.bound
-    return f"there it is {100 * figure.value:.1f} of 100 ({100 * figure.low:.1f} to {100 * figure.high:.1f})" if beyond else ""
+    return f"{100 * figure.value:.1f} of 100 ({100 * figure.low:.1f} to {100 * figure.high:.1f})" if beyond else ""
 
 
 def _promise(rule: ThresholdRule) -> str:
@@ -132,8 +133,8 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
         found.append(f"Where errors of a few in a hundred matter: {total} test texts are too few to tell.")
     if proof.calibration.threshold.guaranteed and contradiction(proof):
         found.append("On texts like this test: its promise does not hold here.")
-    if proof.calibration.threshold.guaranteed and (beyond := unconfirmed(proof)):
-        found.append(f"Where all rests on its promise: the test does not confirm it ({beyond.removeprefix('there it is ')}).")
+    if beyond := unconfirmed(proof):
+        found.append(f"Where all rests on its promise: the test does not confirm it ({beyond}).")
     found += [f"On texts of {_sliced(one)}: clearly worse there ({_slice_figures(one, proof)})." for one in worse_slices(proof)]
     found += [_probed(one) for one in proof.probes if not one.fine]
     found += [f"Read this as well: {note}." for note in proof.notes if any(sign in note for sign in ("--allow-leak", "cannot support", "all but even"))]
@@ -142,9 +143,8 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
 
 def limits(proof: Proof) -> list[str]:
     """The same limits in a few words each, the worst first: what the test contradicts, what flips verdicts, where the main figure is clearly worse."""
-    guaranteed = proof.calibration.threshold.guaranteed
-    found = ["promise not kept on its test"] if guaranteed and contradiction(proof) else []
-    found += [f"promise not confirmed on its test: {unconfirmed(proof).removeprefix('there it is ')}"] if guaranteed and unconfirmed(proof) else []
+    found = ["promise not kept on its test"] if proof.calibration.threshold.guaranteed and contradiction(proof) else []
+    found += [f"promise not confirmed on its test: {beyond}"] if (beyond := unconfirmed(proof)) else []
     flips = sorted(((one.rate.value, one.name) for one in proof.probes if not one.fine and one.rate is not None), reverse=True)
     found += [f"{name} flips {rate:.0%}" for rate, name in flips]
     return found + [f"{_sliced(one)}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
