@@ -47,7 +47,7 @@ def merge(
                 files[name].append(Path(file))
         searched = method == "auto"
         if not searched and method not in get_args(Method):
-            raise OptionInvalid(f"no method {method!r}", hint=f"--method auto, {', '.join(get_args(Method))}", received=method)
+            raise OptionInvalid(f"an option cannot be read: method {method!r}", hint=f"--method auto, {', '.join(get_args(Method))}", received=method)
         needs(searched, "--method auto", strategy=strategy, trials=trials, floor=floor, resume=resume, restart=restart)
         needs(not searched, "a --method of its own", weights=weights)
         needs(method in ("ties", "dare", "dare_ties"), "--method ties, dare or dare_ties", density=density)

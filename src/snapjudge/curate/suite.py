@@ -60,7 +60,7 @@ def filled_suite(path: Path, metric: Metric) -> Suite:
     """
     suite = read_suite(path, metric)
     if not suite.examples:
-        what = f"{path} holds no rows" if path.exists() else f"no file {path}"
+        what = f"{path} holds no rows" if path.exists() else f"{path} is not there, so that it holds no rows"
         raise OptionInvalid(what, hint="`snapjudge suite grow` fills a suite from settled errors", received=str(path))
     return suite
 
