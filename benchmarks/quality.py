@@ -55,6 +55,7 @@ UNSEEN = {
     "pii_name": ("pii/conll03",),
 }
 WORDS, EMBEDDED, UNTUNED = "TF-IDF + LR", "embedding of mini + LR", "untuned mini"
+BASELINES = {"TF-IDF + LR": WORDS, "embedding + LR": EMBEDDED}  # as proofs call them -> as the tables do
 OTHERS = (WORDS, EMBEDDED, UNTUNED)
 FOLDS = (WORDS, EMBEDDED, "embedding of untuned mini + LR", UNTUNED)  # of left-out sets
 PAGE, README = ROOT / "docs" / "judges.md", ROOT / "README.md"
@@ -204,20 +205,16 @@ def of_proof(name: str, test: Mapping[str, Any]) -> dict[str, Any]:
 
 def proved_beside(proof: Proof) -> dict[str, dict[str, list[float]]]:
     """The baselines of the judge's own proof: on the same rows, calibrated as it is."""
-    names = {"TF-IDF + LR": WORDS, "embedding + LR": EMBEDDED}
-    return {names[one.name]: {name: rounded(one.figures[name]) for name in SHOWN if name in one.figures} for one in proof.contenders if one.name in names}
+    stated = {one.name: one.figures for one in proof.contenders}
+    return {shown: {figure: rounded(stated[name][figure]) for figure in SHOWN if figure in stated[name]} for name, shown in BASELINES.items()}
 
 
 def baselines_beside(judge: Judge, parts: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, list[float]]]:
     """The same baselines fitted again, for a figure that a proof does not tell of them."""
     rows = [*parts["calibration"], *parts["test"]]
     found = score_baselines(judge.backbone, parts["train"], parts["validation"], rows, judge.metric)
-    at = len(parts["calibration"])
-    raw = {name: rows_of(scores) for name, scores in found.items()}
-    return {
-        WORDS: calibrated(judge, parts, raw["TF-IDF + LR"][:at], raw["TF-IDF + LR"][at:]),
-        EMBEDDED: calibrated(judge, parts, raw["embedding + LR"][:at], raw["embedding + LR"][at:]),
-    }
+    raw, at = {name: rows_of(scores) for name, scores in found.items()}, len(parts["calibration"])
+    return {shown: calibrated(judge, parts, raw[name][:at], raw[name][at:]) for name, shown in BASELINES.items()}
 
 
 def untuned_adapter(judge: Judge, parts: Mapping[str, Sequence[Example]], untuned: Backbone) -> dict[str, list[float]]:

@@ -1,4 +1,7 @@
-"""The engine: the backbone's own bits whatever runs beside, every request answered or refused by name, adapters that change under traffic."""
+"""The engine: the backbone's own bits whatever runs beside, every request answered or refused by name, adapters that change under traffic.
+
+One file, since all tests put the same adapters, readouts and contents to an engine on the same two backbones.
+"""
 
 import gc
 import random

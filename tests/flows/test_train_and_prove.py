@@ -1,4 +1,4 @@
-"""Training to a bundle and proving on other data, end to end on mini."""
+"""Training to a bundle and proving on other data, end to end on mini. One file, since nearly every test looks at the same trained judge."""
 
 import json
 import shutil

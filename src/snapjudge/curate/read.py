@@ -104,8 +104,9 @@ def records(path: Path | None, mapping: Mapping[str, str] | None = None) -> Iter
 
 
 def _json_lines(lines: IO[bytes], mapping: Mapping[str, str]) -> Iterator[Record]:
+    columns = {*mapping.values()}
     for record in json_objects(lines):
-        yield record if record.data is None else Record(record.line, shaped(record.data, mapping), mapped={*mapping.values()} & record.data.keys())
+        yield record if record.data is None else Record(record.line, shaped(record.data, mapping), mapped=columns & record.data.keys())
 
 
 def json_objects(lines: IO[bytes]) -> Iterator[Record]:
@@ -182,6 +183,7 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
     csv.field_size_limit(1 << 30)
     reader = csv.DictReader(text, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
     _check_columns(reader.fieldnames or (), path, mapping)
+    columns = {*mapping.values()}
     while True:
         try:
             row = next(reader)
@@ -195,7 +197,7 @@ def _csv(text: IO[str], path: Path, mapping: Mapping[str, str]) -> Iterator[Reco
             found = f"{len([v for v in row.values() if v is not None])} cells"
             yield Record(reader.line_num, None, Problem("(row)", found, f"{len(reader.fieldnames or ())} cells as in the header", reader.line_num))
             continue
-        yield Record(reader.line_num, shaped(_typed(row, mapping), mapping), mapped={*mapping.values()})
+        yield Record(reader.line_num, shaped(_typed(row, mapping), mapping), mapped=columns)
 
 
 def _typed(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -219,11 +221,11 @@ def _parquet(path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
         raise DataInvalid(path.name, [Problem("(file)", str(error).splitlines()[0], "a Parquet file")]) from error
     with file:
         _check_columns(file.schema_arrow.names, path, mapping)
-        number = 0
+        number, columns = 0, {*mapping.values()}
         for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
-                yield Record(number, shaped(row, mapping), mapped={*mapping.values()})
+                yield Record(number, shaped(row, mapping), mapped=columns)
 
 
 def _check_columns(columns: Sequence[str], path: Path, mapping: Mapping[str, str]) -> None:

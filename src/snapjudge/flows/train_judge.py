@@ -1,6 +1,7 @@
 """Train a judge: read, split, fit, calibrate, prove, and write the bundle.
 
-Knows nothing of terminals: it tells a `Progress` what it does and returns a typed result.
+Knows nothing of terminals: it tells a `Progress` what it does and returns a typed result. One file, since all steps of a training read the same request,
+splits and contents and add to the same notes; what can stand apart does (`training_data`, `calibrating`, `probing`, `whole_fit`, `kept_adapter`, `bundling`).
 """
 
 import time

@@ -66,11 +66,13 @@ def what_it_promises(proof: Proof) -> list[str]:
     if threshold.rule is not None:
         kept = "is kept" if threshold.guaranteed else "could NOT be supported by the calibration data"
         found.append(f"{_promise(threshold.rule)} ({threshold.rule}). This {kept}, for traffic like the calibration data.")
-        against = contradiction(proof)
-        if threshold.guaranteed and against:
-            found.append(f"The test CONTRADICTS it: {against}.")
-        elif beyond := unconfirmed(proof):
-            found.append(f"The test does not confirm it: there it is {beyond}; its texts are too few, or of too few groups, to tell.")
+        if beyond := _beyond_promise(proof):
+            figure, wholly = beyond
+            found.append(
+                f"The test CONTRADICTS it: there it is {_of_hundred(figure, 0)}; this traffic is not like the calibration data."
+                if wholly
+                else f"The test does not confirm it: there it is {_of_hundred(figure, 1)}; its texts are too few, or of too few groups, to tell."
+            )
     if escalation is not None:
         if escalation.guaranteed:
             share = proof.selective.coverage if proof.selective else None
@@ -84,29 +86,17 @@ def what_it_promises(proof: Proof) -> list[str]:
     return found or ["It promises nothing: no rule was asked for."]
 
 
-def contradiction(proof: Proof) -> str:
-    """How the test contradicts the threshold's promise; empty where it does not."""
-    rule = proof.calibration.threshold.rule
-    figure = None if rule is None else proof.judge_figures.get(rule.figure)
-    if rule is None or figure is None:
-        return ""
-    broken = figure.low > rule.bound if rule.figure == "fpr" else figure.high < rule.bound
-    return (
-        f"there it is {100 * figure.value:.0f} of 100 ({100 * figure.low:.0f} to {100 * figure.high:.0f}); this traffic is not like the calibration data"
-        if broken
-        else ""
-    )
-
-
-def unconfirmed(proof: Proof) -> str:
-    """What the test found where that is beyond what the threshold promises, though perhaps by chance; empty where it is not."""
+def _beyond_promise(proof: Proof) -> tuple[Figure, bool] | None:
+    """The test's figure where it lies beyond what the threshold promises, and whether all of its interval does: a contradiction, else it may be chance."""
     threshold = proof.calibration.threshold
     rule = threshold.rule if threshold.guaranteed else None
     figure = None if rule is None else proof.judge_figures.get(rule.figure)
-    if rule is None or figure is None or contradiction(proof):
-        return ""
-    beyond = figure.value > rule.bound if rule.figure == "fpr" else figure.value < rule.bound
-    return f"{100 * figure.value:.1f} of 100 ({100 * figure.low:.1f} to {100 * figure.high:.1f})" if beyond else ""
+    if rule is None or figure is None:
+        return None
+    at_most = rule.figure == "fpr"
+    wholly = figure.low > rule.bound if at_most else figure.high < rule.bound
+    beyond = figure.value > rule.bound if at_most else figure.value < rule.bound
+    return (figure, wholly) if beyond or wholly else None
 
 
 def _promise(rule: ThresholdRule) -> str:
@@ -131,10 +121,10 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
     found = ["On traffic unlike the test: another language, product or kind of text. Prove it there first."]
     if total < _FEW:
         found.append(f"Where errors of a few in a hundred matter: {total} test texts are too few to tell.")
-    if proof.calibration.threshold.guaranteed and contradiction(proof):
-        found.append("On texts like this test: its promise does not hold here.")
-    if beyond := unconfirmed(proof):
-        found.append(f"Where all rests on its promise: the test does not confirm it ({beyond}).")
+    if beyond := _beyond_promise(proof):
+        figure, wholly = beyond
+        unconfirmed = f"Where all rests on its promise: the test does not confirm it ({_of_hundred(figure, 1)})."
+        found.append("On texts like this test: its promise does not hold here." if wholly else unconfirmed)
     found += [f"On texts of {_sliced(one)}: clearly worse there ({_slice_figures(one, proof)})." for one in worse_slices(proof)]
     found += [_probed(one) for one in proof.probes if not one.fine]
     found += [f"Read this as well: {note}." for note in proof.notes if any(sign in note for sign in ("--allow-leak", "cannot support", "all but even"))]
@@ -143,8 +133,10 @@ def where_not_to_use_it(proof: Proof) -> list[str]:
 
 def limits(proof: Proof) -> list[str]:
     """The same limits in a few words each, the worst first: what the test contradicts, what flips verdicts, where the main figure is clearly worse."""
-    found = ["promise not kept on its test"] if proof.calibration.threshold.guaranteed and contradiction(proof) else []
-    found += [f"promise not confirmed on its test: {beyond}"] if (beyond := unconfirmed(proof)) else []
+    found = []
+    if beyond := _beyond_promise(proof):
+        figure, wholly = beyond
+        found.append("promise not kept on its test" if wholly else f"promise not confirmed on its test: {_of_hundred(figure, 1)}")
     flips = sorted(((one.rate.value, one.name) for one in proof.probes if not one.fine and one.rate is not None), reverse=True)
     found += [f"{name} flips {rate:.0%}" for rate, name in flips]
     return found + [f"{_sliced(one)}: {one.figures[proof.main_figure].value:.2f}" for one in worse_slices(proof)]
@@ -181,6 +173,11 @@ def _probed(probe: Probe) -> str:
 
 def _per_hundred(figure: Figure) -> str:
     return f"{100 * figure.value:.0f} ({100 * figure.low:.0f} to {100 * figure.high:.0f})"
+
+
+def _of_hundred(figure: Figure, digits: int) -> str:
+    value, low, high = (f"{100 * number:.{digits}f}" for number in (figure.value, figure.low, figure.high))
+    return f"{value} of 100 ({low} to {high})"
 
 
 def _named(names: Sequence[str]) -> str:
