@@ -37,8 +37,9 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     └── OptionInvalid              option_invalid              a setting out of its range
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class SnapjudgeError(Exception):
@@ -63,6 +64,26 @@ class SnapjudgeError(Exception):
         if self.received is not None:
             body["received"] = self.received
         return body
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> "SnapjudgeError":
+        """The error whose `as_dict` a server or another process has sent; one of the base class where its code is not known here."""
+        kind = next((one for one in _below(SnapjudgeError) if one.code == body.get("code")), SnapjudgeError)
+        error = kind.__new__(kind)
+        SnapjudgeError.__init__(error, str(body.get("message", "")), hint=str(body.get("hint", "")), received=body.get("received"))
+        error._restore(body)
+        return error
+
+    def _restore(self, body: Mapping[str, Any]) -> None:
+        """Take what a kind of error adds to its body."""
+        if type(self) is SnapjudgeError:
+            self.code = str(body.get("code", self.code))
+
+
+def _below(kind: type[SnapjudgeError]) -> Iterator[type[SnapjudgeError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _below(one)
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,10 @@ class _WithProblems(SnapjudgeError):
     def as_dict(self) -> dict[str, object]:
         """The error body with its problems one by one."""
         return {**super().as_dict(), "problems": [vars(problem) for problem in self.problems]}
+
+    def _restore(self, body: Mapping[str, Any]) -> None:
+        self.source = self.message.partition(":")[0]
+        self.problems = tuple(Problem(**problem) for problem in body.get("problems", ()))
 
 
 class MetricInvalid(_WithProblems):
@@ -262,6 +287,9 @@ class EngineBusy(SnapjudgeError):
     def as_dict(self) -> dict[str, object]:
         """The error body with the seconds to wait."""
         return {**super().as_dict(), "retry_after": self.retry_after}
+
+    def _restore(self, body: Mapping[str, Any]) -> None:
+        self.retry_after = body.get("retry_after")
 
 
 class DeadlineMissed(EngineBusy):

@@ -263,6 +263,40 @@ def test_a_session_that_is_closed_lets_its_content_go(llama):
         assert engine.submit(session.content, []).result(SOON).cached == 0
 
 
+def test_a_tail_closes_a_content_that_goes_on_growing(llama):
+    read = Read(None, readout_for(llama))
+    first, more, tail = content_for(1, 40), content_for(2, 24), (9, 8, 7)
+    with Engine(llama) as engine, engine.session() as session:
+        answer = session.append(first, [read], tail=tail).result(SOON)
+        assert answer.logits[0] == expected(llama, (*first, *tail), None, read.readout)
+        answer = session.append(more, [read], tail=tail).result(SOON)
+        assert answer.logits[0] == expected(llama, (*first, *more, *tail), None, read.readout)
+        assert answer.cached >= len(first)
+        assert session.content == (*first, *more)
+
+
+@pytest.mark.parametrize("known", [0, 20, 60])
+def test_a_summary_is_the_backbone_s_own_whatever_is_at_hand(backbone, known):
+    ids, other = content_for(3, 60), content_for(4, 30)
+    read, wide = Read(None, readout_for(backbone)), Read("wide", readout_for(backbone))
+    (summary,) = backbone.step([NewTokens(ids)], [], summaries=True).summaries
+    adapter = adapter_for(backbone, 1, "all")
+    with Engine(backbone, limits=Limits(step_tokens=64)) as engine:
+        engine.load("wide", adapter)
+        if known:
+            engine.submit(ids[:known], []).result(SOON)
+        together = [engine.submit(ids, [read, wide, read], summary=True), engine.submit(ids, [read]), engine.submit(other, [], summary=True)]
+        answer, plain, alone = (future.result(SOON) for future in together)
+        assert torch.equal(answer.summary, summary)
+        assert answer.logits == (expected(backbone, ids, None, read.readout), expected(backbone, ids, adapter, wide.readout), answer.logits[0])
+        assert plain.logits == answer.logits[:1]
+        assert plain.summary is None
+        assert torch.equal(alone.summary, backbone.step([NewTokens(other)], [], summaries=True).summaries[0])
+        assert engine.submit(ids, [read]).result(SOON).cached == 60
+        assert engine.alive
+    assert not engine.alive
+
+
 def test_a_content_read_ahead_is_at_hand_when_it_is_asked_about(backbone):
     with Engine(backbone) as engine:
         ids = content_for(7, 50)

@@ -76,7 +76,7 @@ def test_text_that_looks_like_a_field_mark_is_escaped_where_only_text_separates_
 def test_escaping_can_be_undone_so_that_no_two_texts_become_one(text_in):
     import re
 
-    from snapjudge.model.backbone import PromptStyle
+    from snapjudge.model.prompt_rules import PromptStyle
 
     escaped = _plain(text_in, PromptStyle())
     undone = re.sub(r"<\\(\\*/?(?:context|tools|input|output|messages|a|b|user|assistant|system|tool|turn)\b[^<>]*)>", r"<\1>", escaped, flags=re.IGNORECASE)

@@ -105,27 +105,30 @@ class Engine:
         with self._wake:
             self._forget(self._adapters.unload(name))
 
-    def submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None = None) -> "Future[Answer]":
+    def submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None = None, summary: bool = False) -> "Future[Answer]":
         """Ask for the label logits of some reads of one content. The future can be cancelled until its last step runs.
 
         Args:
             reads: none: the content is only read ahead, so that what is asked of it later finds it in the cache.
             deadline: seconds from now within which the answer is of use.
+            summary: whether the content's mean hidden state under the bare backbone is wanted, too; it is computed anew, the last layer with it.
 
         Raises:
             EngineBusy: the queue is full or the deadline would be missed; with the seconds after which it would not.
             AdapterUnknown, ContentTooLong, InputInvalid, EngineClosed.
         """
-        return self._submit(content, reads, deadline=deadline)
+        return self._submit(content, reads, deadline=deadline, summary=summary)
 
-    def _submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None, answered: Callable[[], None] | None = None) -> "Future[Answer]":
+    def _submit(
+        self, content: Ids, reads: Sequence[Read], *, deadline: float | None, summary: bool = False, answered: Callable[[], None] | None = None
+    ) -> "Future[Answer]":
         check(content, reads, self.backbone)
         with self._wake:
             if self._closed:
                 raise EngineClosed("the engine is closed", hint="open a new one")
             now = self._clock()
             request = Request(Future(), now, [None] * len(reads), 0, len(content), answered)
-            jobs = self._jobs_of(request, tuple(content), reads, now, None if deadline is None else now + deadline)
+            jobs = self._jobs_of(request, tuple(content), reads, now, None if deadline is None else now + deadline, summary=summary)
             waiting = [job.work for job in self._jobs.values()]
             queued, requests = sum(work.cost for work in waiting), len({job.request for job in self._jobs.values()})
             for job in jobs:
@@ -143,6 +146,11 @@ class Engine:
     def session(self, content: Ids = ()) -> Session:
         """A content that grows and stays at hand: each turn, or each piece of a stream, costs its new tokens only (causal backbones)."""
         return Session(content, self._submit, self._keep)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests: False once it was closed, or has stopped by itself."""
+        return not self._closed
 
     @property
     def stats(self) -> EngineStats:
@@ -175,21 +183,23 @@ class Engine:
 
         return let_go
 
-    def _jobs_of(self, request: Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None) -> list[Job]:
+    def _jobs_of(self, request: Request, content: Ids, reads: Sequence[Read], now: float, deadline: float | None, *, summary: bool) -> list[Job]:
         """One job for all reads that share the content, one for each that reads it under its own adapter."""
         by_space: dict[int | None, list[tuple[int, Version | None, Readout]]] = {}
         for index, read in enumerate(reads):
             version = self._adapters.find(read.adapter) if read.adapter is not None else None
             by_space.setdefault(version.space if version is not None else None, []).append((index, version, read.readout))
-        if not reads:
-            by_space[None] = []
+        if summary or not reads:
+            by_space.setdefault(None, [])
         jobs = []
         for space, some in by_space.items():
             number = next(self._numbers)
             tokens, node = self._cache.match(space, content)
             sizes = tuple(len(readout.token_ids) for _, _, readout in some)
-            work = Work(number, now, (space, content), len(content) - tokens, self._cache.prefix, sizes, deadline)
-            jobs.append(Job(number, request, content, some[0][1] if space is not None else None, some, work, node))
+            whole = summary and space is None
+            left = len(content) if whole else len(content) - tokens
+            work = Work(number, now, (space, content, whole), left, self._cache.prefix and not whole, sizes, deadline)
+            jobs.append(Job(number, request, content, some[0][1] if space is not None else None, some, work, node, summarise=whole))
         request.jobs = len(jobs)
         return jobs
 
@@ -276,7 +286,8 @@ class Engine:
             if job is not None and job.lease is None:
                 self._leave(job)
                 tokens, job.node = self._cache.match(job.space, job.ids)
-                job.work = replace(job.work, tokens=len(job.ids) - tokens)
+                if not job.summarise:
+                    job.work = replace(job.work, tokens=len(job.ids) - tokens)
                 self._at_node.setdefault(job.node, set()).add(number)
 
     def _leave(self, job: Job) -> None:
@@ -299,12 +310,17 @@ class Engine:
             return None
         lease = job.lease
         assert lease is not None
-        left = len(job.ids) - lease.done
+        left = len(job.ids) if job.summarise else len(job.ids) - lease.done
         job.work = replace(job.work, tokens=left)
         if not job.work.cost:  # read ahead, and another request has computed it
             self._end(job, None)
             return None
-        tokens = 0 if lease in computing else min(share.tokens, left) if self._cache.prefix else left
+        if job.summarise:
+            if lease in computing:
+                return None  # its turn comes with the next step
+            tokens = left
+        else:
+            tokens = 0 if lease in computing else min(share.tokens, left) if self._cache.prefix else left
         whole = computing.setdefault(lease, tokens == left)
         if not tokens and not (whole and share.readouts):
             return None
@@ -319,7 +335,8 @@ class Engine:
             lease = self._cache.hold(job.space, job.ids)
             if lease is None:
                 return False
-        job.request.cached += lease.cached if not users else len(job.ids)
+        if not job.summarise:
+            job.request.cached += lease.cached if not users else len(job.ids)
         job.lease, self._leases[key] = lease, (lease, users + 1)
         return True
 
@@ -327,16 +344,19 @@ class Engine:
         """Run a step; if it fails, its parts one by one, so that only the one at fault gets the error."""
         began = self._clock()
         try:
-            pieces, step = self._compute(parts)
+            pieces, step, summaries = self._compute(parts)
             flat = torch.cat(step.logits).tolist() if step.logits else []
-            for (lease, _), state in zip(pieces, step.states, strict=True):
-                lease.write(state.layers)
+            for (lease, known, _), state in zip(pieces, step.states, strict=True):
+                if known < state.length:  # what was at hand was computed again for its summary
+                    lease.write([(keys[:, known:], values[:, known:]) for keys, values in state.layers] if known else state.layers)
         except Exception as error:  # whatever a model's code, an adapter's source or a kernel raises: the requests get it, the engine goes on
             self._run_apart(parts, error)
             return
         with self._wake:
             self._rows += step.rows
-            self._settle(parts, flat, sum(tokens for _, tokens in pieces), began)
+            for part, summary in zip((part for part in parts if part.job.summarise), summaries, strict=True):
+                part.job.request.summary, part.job.summarise = summary, False
+            self._settle(parts, flat, sum(tokens for _, _, tokens in pieces), began)
 
     def _run_apart(self, parts: list[Part], error: Exception) -> None:
         """Run the parts of a step that failed by themselves; halves, where memory was short."""
@@ -367,13 +387,15 @@ class Engine:
         if len(part.reads) > 1:
             middle = len(part.reads) // 2
             return Part(part.job, part.tokens, part.reads[:middle]), Part(part.job, 0, part.reads[middle:])
-        if self._cache.prefix and part.tokens > TILE:
+        if self._cache.prefix and part.tokens > TILE and not part.job.summarise:
             middle = part.tokens // 2
             return Part(part.job, middle), Part(part.job, part.tokens - middle, part.reads)
         return None
 
-    def _compute(self, parts: list[Part]) -> tuple[list[tuple[Lease, int]], Step]:
-        """Put the parts in one pass of the backbone; also tells which leases it gave how many new tokens."""
+    def _compute(self, parts: list[Part]) -> tuple[list[tuple[Lease, int, int]], Step, list[torch.Tensor]]:
+        """Put the parts in one pass of the backbone; also tells which leases it gave how many tokens, and how many of them were known, and the summaries of
+        the parts that want one.
+        """
         versions = [version for part in parts for version in _versions(part)]
         with self._wake:
             absent = self._adapters.work_with(versions)
@@ -381,7 +403,7 @@ class Engine:
             adapter = self._adapters.read(version)  # nobody waits for a disk
             with self._wake:
                 self._adapters.place(version, adapter)
-        pieces: dict[Lease, tuple[int, int]] = {}  # index in the step, new tokens
+        pieces: dict[Lease, tuple[int, int, int]] = {}  # index in the step, how many of its tokens are at hand already, tokens
         contents: list[NewTokens] = []
         asks: list[Ask] = []
         for part in parts:
@@ -389,16 +411,21 @@ class Engine:
             assert lease is not None
             left = len(part.job.ids) - lease.done
             tokens = part.tokens or (left if part.reads else 0)
-            if tokens and lease not in pieces:
+            if part.job.summarise:
+                pieces[lease] = len(contents), lease.done, len(part.job.ids)
+                contents.append(NewTokens(part.job.ids))
+            elif tokens and lease not in pieces:
                 past = ContentState(lease.layers(lease.done), lease.done) if lease.done else None
-                pieces[lease] = len(contents), tokens
+                pieces[lease] = len(contents), 0, tokens
                 contents.append(NewTokens(part.job.ids[lease.done : lease.done + tokens], past, _placed(part.job.version)))
         for part in parts:
             lease = part.job.lease
             assert lease is not None
             content = pieces[lease][0] if lease in pieces else ContentState(lease.layers(lease.done), lease.done)
             asks += [Ask(content, readout, _placed(version)) for _, version, readout in part.reads]
-        return [(lease, tokens) for lease, (_, tokens) in pieces.items()], self.backbone.step(contents, asks)
+        wanted = [pieces[part.job.lease][0] for part in parts if part.job.summarise and part.job.lease is not None]
+        step = self.backbone.step(contents, asks, summaries=bool(wanted))
+        return [(lease, known, tokens) for lease, (_, known, tokens) in pieces.items()], step, [step.summaries[index] for index in wanted]
 
     def _settle(self, parts: list[Part], flat: list[float], tokens: int, began: float) -> None:
         """Hand out a step's logits and note what is left of its jobs."""
@@ -449,7 +476,7 @@ class Engine:
                 request.answered()
             logits = tuple(one for one in request.logits if one is not None)
             began = request.began or now
-            answer = Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived)
+            answer = Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived, request.summary)
             self._outcomes.append(lambda: _resolved(future, answer))
 
     def _give_back(self, job: Job) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from snapjudge.engine.adapters import AdapterStats, Version
 from snapjudge.engine.cache import CacheStats, Lease
 from snapjudge.engine.plan import Work
@@ -28,6 +30,7 @@ class Answer:
     Args:
         cached: content tokens that did not have to be computed, and `tokens` of all.
         waited: seconds until the first step that worked on it; `seconds` from submission to the answer.
+        summary: the content's mean hidden state [D] in float32, where it was wanted.
     """
 
     logits: tuple[tuple[float, ...], ...]
@@ -35,6 +38,7 @@ class Answer:
     cached: int
     waited: float
     seconds: float
+    summary: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Request:
     answered: Callable[[], None] | None = None  # called under the engine's lock when it has its answer, before the future has
     cached: int = 0
     began: float | None = None
+    summary: Tensor | None = None
     settled: bool = False  # its outcome is known, though the future may not have it yet
 
     @property
@@ -95,6 +100,7 @@ class Job:
     work: Work
     node: int = 0  # where in the cache its match ended
     lease: Lease | None = None
+    summarise: bool = False  # the content's mean hidden state is wanted still: all of it is computed, in one step, whatever is at hand
 
     @property
     def space(self) -> int | None:

@@ -41,8 +41,11 @@ class Session:
         """All tokens so far."""
         return self._content
 
-    def append(self, tokens: Ids, reads: Sequence[Read] = (), *, deadline: float | None = None) -> "Future[Answer]":
+    def append(self, tokens: Ids, reads: Sequence[Read] = (), *, deadline: float | None = None, tail: Ids = ()) -> "Future[Answer]":
         """Add tokens and ask about the content with them; without reads they are only read ahead.
+
+        Args:
+            tail: what closes the content for these reads only, such as the end mark of a field that goes on growing.
 
         Raises:
             What `Engine.submit` raises; the content stays as it was. EngineClosed: the session is closed.
@@ -51,7 +54,7 @@ class Session:
             if self._closed:
                 raise EngineClosed("the session is closed", hint="open a new one")
             content = (*self._content, *tokens)
-            future = self._submit(content, reads, deadline=deadline, answered=lambda: self._hold(content))
+            future = self._submit((*content, *tail), reads, deadline=deadline, answered=lambda: self._hold(content))
             self._content = content
         return future
 

@@ -26,9 +26,10 @@ from snapjudge.errors import InputInvalid, LabelNotOneToken, MetricInvalid, Opti
 from snapjudge.flows.bundling import now
 from snapjudge.flows.claims import claimed, refuse_taken
 from snapjudge.flows.record import machine, revision, versions
-from snapjudge.model.backbone import Backbone, ContentMask
+from snapjudge.model.backbone import Backbone
 from snapjudge.model.hub import EMBEDDED, LAYOUT_FILE, RECORD_FILE, backbone_folder, load_backbone
 from snapjudge.model.prompt import Content, content_windows, render_readout
+from snapjudge.model.prompt_rules import ContentMask
 from snapjudge.model.reading import Question, read_contents
 from snapjudge.model.readout import Readout
 from snapjudge.train.multitask import Drawn, WholeConfig, WholeResult, train_whole

@@ -11,9 +11,8 @@ Tensors: T packed tokens, D width, L labels, B batch, S readout tokens, C conten
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,8 @@ from snapjudge.model.grouped import RowAdapters, batched
 from snapjudge.model.head import Head
 from snapjudge.model.linears import adapt_linears
 from snapjudge.model.packing import Ask, NewTokens, Pack, Step
-from snapjudge.model.passes import LONGEST_READOUT, StepPass
+from snapjudge.model.passes import StepPass
+from snapjudge.model.prompt_rules import ContentMask, PromptRules, PromptStyle
 from snapjudge.model.readout import Readout
 from snapjudge.model.tables import sent
 from snapjudge.model.tokens import Ids, TextTokens
@@ -34,33 +34,15 @@ from snapjudge.model.training_passes import EncodePass, Packed, TrainPass, Whole
 if TYPE_CHECKING:
     from snapjudge.model.recorder import Recorder
 
-ContentMask = Literal["causal", "bidirectional"]
-
-
-@dataclass(frozen=True)
-class PromptStyle:
-    """How a backbone wants its fields marked. Control ids are out of reach of text; the templates are plain text."""
-
-    open: str = "<{tag}>\n"
-    close: str = "\n</{tag}>\n"
-    after_field: Ids = ()
-    readout: str = "Question: {question}\nAnswer:"
-
-    @property
-    def forgeable(self) -> bool:
-        """True where only text separates the fields, so that look-alike tags in user text must be escaped."""
-        return not self.after_field
-
 
 class Backbone:
     """A frozen decoder all judges share.
 
     Args:
-        name: how people name it; `digest` identifies its weights and tokenizer.
+        rules: how text becomes its token ids; `digest` identifies its weights and tokenizer.
         model: module tree whose linears take adapters; `forward` maps (ids, positions) to last hidden states.
         head_VD: output embedding; only the rows of answer tokens are ever multiplied. `head_bias_V` its bias, if any.
         softcap: final logit soft cap (Gemma 2), if any; `logit_scale` a constant factor on logits (Cohere, Granite).
-        positions: how many positions the model has; content and readout share them.
         depth: how many attention layers it has.
         int8: whether its linear layers are computed in int8 (`products`); everything else is in the type of its weights.
     """
@@ -68,26 +50,21 @@ class Backbone:
     def __init__(
         self,
         *,
-        name: str,
+        rules: PromptRules,
         digest: str,
         model: nn.Module,
         forward: Callable[[Tensor, Tensor], Tensor],
         head_VD: Tensor,
-        tokens: TextTokens,
-        content_mask: ContentMask,
-        positions: int,
         depth: int,
         switch: Switch,
-        style: PromptStyle,
         head_bias_V: Tensor | None = None,
         softcap: float | None = None,
         logit_scale: float = 1.0,
         skip: nn.Module | None = None,
         int8: bool = False,
     ) -> None:
-        self.name, self.digest, self.tokens, self.style = name, digest, tokens, style
-        self.content_mask: ContentMask = content_mask
-        self.positions, self.depth = positions, depth
+        self.rules, self.digest, self.depth = rules, digest, depth
+        self.content_mask: ContentMask = rules.content_mask
         self.switch = switch
         self._forward = forward
         self.head = Head(head_VD, head_bias_V, softcap, logit_scale)
@@ -105,6 +82,21 @@ class Backbone:
         return Recorder(self._run_recorded, self.switch, self.device)
 
     @property
+    def name(self) -> str:
+        """How people name it."""
+        return self.rules.name
+
+    @property
+    def tokens(self) -> TextTokens:
+        """Its tokenizer."""
+        return self.rules.tokens
+
+    @property
+    def style(self) -> PromptStyle:
+        """How it wants its fields marked."""
+        return self.rules.style
+
+    @property
     def width(self) -> int:
         """Length of a hidden state, and so of a content's summary."""
         return int(self.head.weight_VD.shape[1])
@@ -116,13 +108,13 @@ class Backbone:
 
     @property
     def content_tokens(self) -> int:
-        """How many tokens a content may have; the rest of the positions is kept for readouts."""
-        return self.positions - self.readout_tokens
+        """How many tokens a content may have."""
+        return self.rules.content_tokens
 
     @property
     def readout_tokens(self) -> int:
-        """How many tokens a readout may have: the same for every metric, so that windows never depend on one."""
-        return min(LONGEST_READOUT, max(16, self.positions // 8))
+        """How many tokens a readout may have."""
+        return self.rules.readout_tokens
 
     def step(self, contents: Sequence[NewTokens], asks: Sequence[Ask], *, summaries: bool = False) -> Step:
         """One pass over new tokens of contents and readouts of any judges, whatever their adapters and lengths.

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from snapjudge.core.precision import Precision
 from snapjudge.errors import BackboneNotFound, BackboneUnsupported, ExtraMissing, InputInvalid
 from snapjudge.model.attention import Shape, Switch
-from snapjudge.model.backbone import Backbone, PromptStyle
+from snapjudge.model.backbone import Backbone
 from snapjudge.model.digests import folder_digest
 from snapjudge.model.mini import build_mini
+from snapjudge.model.prompt_rules import PromptRules, PromptStyle
 from snapjudge.model.tokens import TextTokens, special_texts, tokenizer_from_folder
 
 EMBEDDED = "mini"
@@ -109,33 +110,63 @@ def _download(name: str) -> Path:
 
 
 def _load_folder(folder: Path, name: str, precision: str, device: torch.device) -> Backbone:
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise BackboneUnsupported(f"{name}: config.json cannot be read: {error}", hint="restore the model's folder") from error
+    config = _config(folder, name)
     extra = folder / LAYOUT_FILE
     if extra.exists():
         return _load_mini(folder, name, config, json.loads(extra.read_bytes()), precision, device)
     return _load_transformers(folder, name, precision, device)
 
 
-def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[str, Any], precision: str, device: torch.device) -> Backbone:
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise BackboneUnsupported(f"{name}: config.json cannot be read: {error}", hint="restore the model's folder") from error
+    return found
+
+
+def load_prompt_rules(name: str = EMBEDDED) -> PromptRules:
+    """How text becomes the token ids of `mini`, a local folder or a hub name, without loading its weights.
+
+    Raises:
+        BackboneNotFound, BackboneUnsupported: as `load_backbone` does.
+    """
+    folder = backbone_folder(name)
+    config = _config(folder, name)
+    extra = folder / LAYOUT_FILE
+    if extra.exists():
+        return _mini_rules(folder, name, config, json.loads(extra.read_bytes()))
+    from transformers import AutoConfig  # noqa: PLC0415 - see _load_transformers
+
+    try:
+        return _rules(name, AutoConfig.from_pretrained(folder).get_text_config(), TextTokens(tokenizer_from_folder(folder), special_texts(folder)))
+    except (ValueError, KeyError, OSError) as error:
+        raise _unloadable(name, error) from error
+
+
+def _mini_rules(folder: Path, name: str, config: Mapping[str, Any], ours: Mapping[str, Any]) -> PromptRules:
     tokens = TextTokens(tokenizer_from_folder(folder), control=ours["control"])
     tokens.begin = (tokens.control(ours["begin"]),)
+    style = PromptStyle(open=ours["open"], close="", after_field=(tokens.control(ours["after_field"]),), readout=ours["readout"])
+    return PromptRules(name, tokens, style, ours["content_mask"], config["max_position_embeddings"])
+
+
+def _rules(name: str, config: Any, tokens: TextTokens) -> PromptRules:
+    """Those of a decoder of transformers."""
+    return PromptRules(name, tokens, PromptStyle(), "causal", _positions(config))
+
+
+def _load_mini(folder: Path, name: str, config: dict[str, Any], ours: Mapping[str, Any], precision: str, device: torch.device) -> Backbone:
     switch = Switch()
     decoder = build_mini(config, load_file(folder / "model.safetensors", device=str(device)), switch, _DTYPES[precision])
     return Backbone(
-        name=name,
+        rules=_mini_rules(folder, name, config, ours),
         digest=folder_digest(folder),
         model=decoder,
         forward=decoder,
         head_VD=decoder.head_VD,
-        tokens=tokens,
-        content_mask=ours["content_mask"],
-        positions=config["max_position_embeddings"],
         depth=config["num_hidden_layers"],
         switch=switch,
-        style=PromptStyle(open=ours["open"], close="", after_field=(tokens.control(ours["after_field"]),), readout=ours["readout"]),
         int8=precision == "int8",
     )
 
@@ -154,10 +185,12 @@ def _load_transformers(folder: Path, name: str, precision: str, device: torch.de
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[precision], attn_implementation=_implementation(folder), use_safetensors=True)
         tokens = TextTokens(tokenizer_from_folder(folder), special_texts(folder))
     except (ValueError, KeyError, OSError, SafetensorError) as error:
-        raise BackboneUnsupported(
-            f"{name} cannot be loaded as a decoder: {error}", hint="use a complete folder of a decoder-only model with its tokenizer"
-        ) from error
+        raise _unloadable(name, error) from error
     return hook_up(model.to(device), name, folder_digest(folder), tokens, int8=precision == "int8")
+
+
+def _unloadable(name: str, error: Exception) -> BackboneUnsupported:
+    return BackboneUnsupported(f"{name} cannot be loaded as a decoder: {error}", hint="use a complete folder of a decoder-only model with its tokenizer")
 
 
 def hook_up(model: Any, name: str, digest: str, tokens: TextTokens, *, int8: bool = False) -> Backbone:
@@ -180,7 +213,7 @@ def hook_up(model: Any, name: str, digest: str, tokens: TextTokens, *, int8: boo
         return hidden
 
     return Backbone(
-        name=name,
+        rules=_rules(name, config, tokens),
         digest=digest,
         model=model,
         forward=forward,
@@ -188,12 +221,8 @@ def hook_up(model: Any, name: str, digest: str, tokens: TextTokens, *, int8: boo
         head_bias_V=getattr(head, "bias", None),
         softcap=getattr(config, "final_logit_softcapping", None),
         logit_scale=_logit_scale(config),
-        tokens=tokens,
-        content_mask="causal",
-        positions=_positions(config),
         depth=int(config.num_hidden_layers),
         switch=switch,
-        style=PromptStyle(),
         skip=head,
         int8=int8,
     )

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from snapjudge.model.attention import ContentState, LayerState, Shape, Switch, attend, attend_until, causal_window, filled, merge, row_tile
+from snapjudge.model.prompt_rules import LONGEST_READOUT
 
 CAUSAL_TILE = 32
-LONGEST_READOUT = 256  # tokens, what `Backbone.readout_tokens` never exceeds
 MASKED = 1024  # keys, up to which a tile of a causal content is one product under a mask; beyond, the mask would outweigh what it saves
 
 

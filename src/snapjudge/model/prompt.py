@@ -13,7 +13,7 @@ from typing import Any
 
 from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.errors import InputInvalid, MetricInvalid, Problem
-from snapjudge.model.backbone import Backbone, PromptStyle
+from snapjudge.model.prompt_rules import Prompted, PromptStyle
 from snapjudge.model.readout import Readout, label_tokens
 from snapjudge.model.tokens import Ids
 
@@ -37,7 +37,7 @@ class Content:
         return sum(len(window) for window in self.windows)
 
 
-def render_readout(metric: Metric, backbone: Backbone) -> Readout:
+def render_readout(metric: Metric, backbone: Prompted) -> Readout:
     """The metric's question and its labels' tokens under a backbone.
 
     Raises:
@@ -52,7 +52,7 @@ def render_readout(metric: Metric, backbone: Backbone) -> Readout:
     return Readout(ids, label_tokens(metric, backbone.tokens, text.rsplit(maxsplit=1)[-1], backbone.name))
 
 
-def render_content(inputs: Mapping[str, Any], metric: Metric, backbone: Backbone) -> Content:
+def render_content(inputs: Mapping[str, Any], metric: Metric, backbone: Prompted) -> Content:
     """Token ids of the metric's inputs, which `core.example.check_inputs` has checked."""
     fields: dict[str, Any] = {name: inputs[name] for name in metric.ordered_inputs if name in inputs}
     if metric.by_passages:
@@ -64,12 +64,12 @@ def render_content(inputs: Mapping[str, Any], metric: Metric, backbone: Backbone
     return Content((*windows, *content_windows(swapped, backbone)), orders=2)
 
 
-def content_windows(fields: Mapping[str, Any], backbone: Backbone) -> tuple[Ids, ...]:
+def content_windows(fields: Mapping[str, Any], backbone: Prompted) -> tuple[Ids, ...]:
     """All windows of a content. Short fields stand whole in every window; fields over their fair share are read piece by piece."""
     return _windows(_fields(fields, backbone), backbone, backbone.content_tokens)
 
 
-def _passages(fields: Mapping[str, Any], backbone: Backbone) -> tuple[Ids, ...]:
+def _passages(fields: Mapping[str, Any], backbone: Prompted) -> tuple[Ids, ...]:
     """The whole content where it is no longer than a passage, else the passages of each field by themselves."""
     texts, longest = _fields(fields, backbone), min(PASSAGE, backbone.content_tokens)
     if len(backbone.tokens.begin) + sum(len(f.before) + len(f.body) + len(f.after) for f in texts) <= longest:
@@ -77,7 +77,7 @@ def _passages(fields: Mapping[str, Any], backbone: Backbone) -> tuple[Ids, ...]:
     return tuple(window for one in texts for window in _windows([one], backbone, longest))
 
 
-def _windows(texts: Sequence["_Field"], backbone: Backbone, longest: int) -> tuple[Ids, ...]:
+def _windows(texts: Sequence["_Field"], backbone: Prompted, longest: int) -> tuple[Ids, ...]:
     """Windows of at most `longest` tokens, of every combination of the fields' pieces."""
     marks = len(backbone.tokens.begin) + sum(len(f.before) + len(f.after) for f in texts)
     pieces = _pieces([f.body for f in texts], longest - marks)
@@ -98,7 +98,7 @@ class _Field:
     after: Ids
 
 
-def _fields(fields: Mapping[str, Any], backbone: Backbone) -> list[_Field]:
+def _fields(fields: Mapping[str, Any], backbone: Prompted) -> list[_Field]:
     """The fields as token ids, in canonical order."""
     return [_marked(name, fields[name], backbone) for name in INPUT_NAMES if name in fields]
 
@@ -136,7 +136,7 @@ def _count(pieces: Sequence[Sequence[Ids]]) -> int:
     return count
 
 
-def _marked(name: str, value: Any, backbone: Backbone) -> _Field:
+def _marked(name: str, value: Any, backbone: Prompted) -> _Field:
     """A field's opening mark, body and closing mark."""
     style, tokens = backbone.style, backbone.tokens
     if name == "messages":
@@ -146,7 +146,7 @@ def _marked(name: str, value: Any, backbone: Backbone) -> _Field:
     return _Field(tokens.encode(style.open.format(tag=name)), body, (*tokens.encode(style.close.format(tag=name)), *style.after_field))
 
 
-def _turn(turn: Mapping[str, Any], backbone: Backbone) -> Ids:
+def _turn(turn: Mapping[str, Any], backbone: Prompted) -> Ids:
     style, tokens = backbone.style, backbone.tokens
     role = re.sub(r"\W+", "_", str(turn["role"]).strip().lower()) or "user"
     body = tokens.encode(_plain(_turn_text(turn), style))
