@@ -24,9 +24,11 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── StorageFailed              storage_failed              disk full, no permission, file too large
     ├── AdapterInvalid             adapter_invalid             an adapter whose layout does not fit
     ├── AdapterUnknown             adapter_unknown             no adapter of that name is loaded
+    ├── JudgeUnknown               judge_unknown               no judge of that name answers live traffic
     ├── ContentTooLong             content_too_long            more tokens than the backbone or the content cache holds
     ├── EngineBusy                 engine_busy                 a full queue, or a deadline that would be missed; says when to come again
-    │   └── DeadlineMissed         deadline_missed             it was let in and its turn came too late
+    │   ├── DeadlineMissed         deadline_missed             it was let in and its turn came too late
+    │   └── EngineDown             engine_down                 no engine runs just now; one is being started
     ├── EngineFailed               engine_failed               the device failed on this request
     │   └── OutOfMemory            out_of_memory               not even alone does it fit
     ├── EngineClosed               engine_closed
@@ -267,6 +269,13 @@ class AdapterUnknown(SnapjudgeError):
     status = 404
 
 
+class JudgeUnknown(SnapjudgeError):
+    """No judge of that name, version or alias answers live traffic."""
+
+    code = "judge_unknown"
+    status = 404
+
+
 class ContentTooLong(SnapjudgeError):
     """More tokens than the backbone reads, or than the content cache holds."""
 
@@ -297,6 +306,13 @@ class DeadlineMissed(EngineBusy):
 
     code = "deadline_missed"
     status = 504
+
+
+class EngineDown(EngineBusy):
+    """No engine runs just now; one is being started."""
+
+    code = "engine_down"
+    status = 503
 
 
 class EngineFailed(SnapjudgeError):

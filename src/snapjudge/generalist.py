@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapjudge.core.calibration import Calibration
 from snapjudge.core.example import check_inputs
@@ -49,17 +49,13 @@ class Generalist:
         Raises:
             BackboneNotFound, BackboneUnsupported.
         """
-        path, loaded = backbone_folder(backbone) / OPEN_FILE, shared_backbone(backbone, dtype, device)
-        if not path.exists():
-            return cls(loaded)
-        stated = json.loads(path.read_bytes())
-        evidence: dict[OpenType, Evidence] = {kind: Evidence.model_validate(value) for kind, value in stated["evidence"].items()}
-        return cls(loaded, evidence, Asking(loaded, stated["mean"], stated["learned"]))
+        terms, loaded = open_terms(backbone), shared_backbone(backbone, dtype, device)
+        return cls(loaded, terms.evidence, Asking(loaded, terms.mean, terms.learned))
 
     @property
     def name(self) -> str:
         """What its answers are signed with."""
-        return f"{NAME}@{self.backbone.name}"
+        return signature(self.backbone.name)
 
     def nearest(self, question: OpenQuestion) -> tuple[str, float]:
         """The learned question that a question is nearest to, and how near (-1 to 1); nothing and 0 where none is known."""
@@ -97,14 +93,42 @@ class Generalist:
         answers = []
         for content in contents:
             windows = [dict(zip(wordings, next(found), strict=True)) for _ in content.windows]
-            answers.append([self._judgement(question, windows) for question in questions])
+            answers.append([open_judgement(self.name, question, windows, self._evidence) for question in questions])
         return answers
 
-    def _judgement(self, question: OpenQuestion, windows: Sequence[Mapping[str, Answer]]) -> Judgement:
-        """One answer from the evidence for every wording, window by window: a choice goes by the options' evidence for a yes."""
-        metric = question.metric
-        weights = self._evidence.get("boolean" if question.type == "boolean" else "choice", Evidence())
-        rows = [tuple(fmean(weights.logit(*one[each]) for each in some) for some in question.wordings) for one in windows]
-        if question.type == "boolean":
-            rows = [(logit, 0.0) for (logit,) in rows]
-        return judge_of(self.name, metric, Calibration(), over_windows(rows, metric), len(windows)).model_copy(update={"zero_shot": True})
+
+def signature(backbone: str) -> str:
+    """What a backbone's open answers are signed with."""
+    return f"{NAME}@{backbone}"
+
+
+class OpenTerms(NamedTuple):
+    """What open answers of a backbone rest on: the weights of the evidence, the mean embedding of many contents, the questions that were learned."""
+
+    evidence: dict[OpenType, Evidence]
+    mean: tuple[float, ...] = ()
+    learned: tuple[str, ...] = ()
+
+
+def open_terms(backbone: str) -> OpenTerms:
+    """Those that a backbone's folder tells; plain ones where it tells none.
+
+    Raises:
+        BackboneNotFound.
+    """
+    path = backbone_folder(backbone) / OPEN_FILE
+    if not path.exists():
+        return OpenTerms({})
+    stated = json.loads(path.read_bytes())
+    evidence: dict[OpenType, Evidence] = {kind: Evidence.model_validate(value) for kind, value in stated["evidence"].items()}
+    return OpenTerms(evidence, tuple(stated["mean"]), tuple(stated["learned"]))
+
+
+def open_judgement(name: str, question: OpenQuestion, windows: Sequence[Mapping[str, Answer]], evidence: Mapping[OpenType, Evidence]) -> Judgement:
+    """One answer from what each window says to every wording: a choice goes by the options' evidence for a yes."""
+    metric = question.metric
+    weights = evidence.get("boolean" if question.type == "boolean" else "choice", Evidence())
+    rows = [tuple(fmean(weights.logit(*one[each]) for each in some) for some in question.wordings) for one in windows]
+    if question.type == "boolean":
+        rows = [(logit, 0.0) for (logit,) in rows]
+    return judge_of(name, metric, Calibration(), over_windows(rows, metric), len(windows)).model_copy(update={"zero_shot": True})

@@ -98,16 +98,17 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
 
 def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any], backbone: str, precision: str, *, shown: bool) -> dict[str, dict[str, Any]]:
     """Answers to open questions, each with the nearest question that was learned; a judge that was trained for the very question is named."""
+    from snapjudge.core.question import same_question
     from snapjudge.flows.listing import list_judges
     from snapjudge.generalist import Generalist
 
     generalist = Generalist.load(backbone, dtype=precision)
     fields = {**inputs, **({} if text is None else {"output" if "input" in inputs else "input": text})}
-    trained = {_plain(one.metric.question): one.name.partition("@")[0] for one in list_judges() if one.metric is not None}
+    trained = {same_question(one.metric.question): one.name.partition("@")[0] for one in list_judges() if one.metric is not None}
     found = {}
     for one, answer in zip(asked, generalist.ask(asked, **fields), strict=True):
         nearest, nearness = generalist.nearest(one)
-        judge = trained.get(_plain(one.instructions))
+        judge = trained.get(same_question(one.instructions))
         told = {**answer.model_dump(mode="json"), "nearest": {"question": nearest, "similarity": round(nearness, 4)} if nearest else None}
         found[one.name or one.instructions] = {**told, "trained_judge": judge}
         if not shown:
@@ -119,10 +120,6 @@ def _asked(asked: "list[OpenQuestion]", text: str | None, inputs: dict[str, Any]
         output.print(better if judge else f"zero-shot: nobody trained a judge for this question{learned}", style="dim", markup=False)
         output.print(f"{one.instructions}{_windows(answer)}", style="dim", markup=False)
     return found
-
-
-def _plain(question: str) -> str:
-    return " ".join(question.casefold().rstrip("? ").split())
 
 
 def _questions(texts: "list[str] | tuple[()]", reworded: "list[str] | tuple[()]", options: str | None, levels: str | None) -> "list[OpenQuestion]":

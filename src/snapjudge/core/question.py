@@ -75,3 +75,8 @@ class Evidence(Frozen):
         """The logit of a yes."""
         share = 1.0 if self.near is None else 1 / (1 + math.exp((self.near - nearness) / _SPREAD))
         return self.odds * share * odds + self.likeness * likeness
+
+
+def same_question(text: str) -> str:
+    """A key that is the same for two wordings of a question that differ in case, spacing and the question mark only."""
+    return " ".join(text.casefold().rstrip("? ").split())

@@ -153,6 +153,11 @@ class Engine:
         return not self._closed
 
     @property
+    def rate(self) -> float:
+        """Tokens per second that it computes, measured as it runs."""
+        return self._rate
+
+    @property
     def stats(self) -> EngineStats:
         """What waits and what was done so far."""
         with self._wake:

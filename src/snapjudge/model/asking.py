@@ -31,9 +31,12 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Wording:
+class Wording:
+    """A wording as it is asked: its question; where it points, and the learned question it is nearest to, where that is known."""
+
     question: Question
     direction_D: torch.Tensor | None = None
+    nearest: str = ""
     nearness: float = 0.0
 
 
@@ -59,16 +62,48 @@ class Asking:
         asked = [self._wording(wording) for wording in wordings]
         work = [(Content((window,)), [one.question for one in asked]) for window in windows]
         if self._mean_D is None:
-            yield from ([Answer(_odds(one.log_p)) for one in readings] for readings in read_contents(self.backbone, work))
+            yield from (self.answers(asked, [one.log_p for one in readings], None) for readings in read_contents(self.backbone, work))
             return
         for readings, embedding_D in read_and_embed(self.backbone, work):
-            centred_D = _direction(embedding_D, self._mean_D)
-            likeness = [float(one.direction_D.dot(centred_D)) for one in asked if one.direction_D is not None]
-            yield [Answer(_odds(one.log_p), like, own.nearness) for one, like, own in zip(readings, likeness, asked, strict=True)]
+            yield self.answers(asked, [one.log_p for one in readings], embedding_D)
 
     def nearest(self, wording: str) -> tuple[str, float]:
         """The learned question that a wording is nearest to, and how near; nothing and 0 where none is known."""
         return self._nearest(self._embedded([wording])[0])
+
+    @property
+    def embeds(self) -> bool:
+        """Whether embeddings of wordings and contents count: `wording` and `answers` then need them."""
+        return self._mean_D is not None
+
+    def content_of(self, wording: str) -> Content:
+        """A wording as the content whose embedding is its own."""
+        return Content(content_windows({"input": wording}, self.backbone))
+
+    def wording(self, wording: str, embedding_D: torch.Tensor | None = None) -> Wording:
+        """A wording ready to be asked.
+
+        Raises:
+            MetricInvalid: it is longer than the backbone keeps room for.
+        """
+        metric = _ASKED.model_copy(update={"question": wording})
+        question = Question(metric, render_readout(metric, self.backbone))
+        if self._mean_D is None or embedding_D is None:
+            return Wording(question)
+        return Wording(question, _direction(embedding_D, self._mean_D), *self._nearest(embedding_D))
+
+    def answers(self, asked: Sequence[Wording], log_p: Sequence[Sequence[float]], embedding_D: torch.Tensor | None) -> list[Answer]:
+        """What one window says to some wordings, from the readings of their questions and the window's embedding."""
+        if self._mean_D is None or embedding_D is None:
+            return [Answer(_odds(one)) for one in log_p]
+        centred_D = _direction(embedding_D, self._mean_D)
+        likeness = [float(one.direction_D.dot(centred_D)) for one in asked if one.direction_D is not None]
+        return [Answer(_odds(one), like, own.nearness) for one, like, own in zip(log_p, likeness, asked, strict=True)]
+
+    def prepare(self) -> None:
+        """Read the learned questions now."""
+        if self._learned:
+            _ = self._known
 
     def _nearest(self, embedding_D: torch.Tensor) -> tuple[str, float]:
         if not self._learned:
@@ -78,13 +113,8 @@ class Asking:
         best = int(near_Q.argmax())
         return self._learned[best], float(near_Q[best])
 
-    def _made(self, wording: str) -> _Wording:
-        metric = _ASKED.model_copy(update={"question": wording})
-        question = Question(metric, render_readout(metric, self.backbone))
-        if self._mean_D is None:
-            return _Wording(question)
-        embedding_D = self._embedded([wording])[0]
-        return _Wording(question, _direction(embedding_D, self._mean_D), self._nearest(embedding_D)[1])
+    def _made(self, wording: str) -> Wording:
+        return self.wording(wording, self._embedded([wording])[0] if self.embeds else None)
 
     @cached_property
     def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,7 +124,7 @@ class Asking:
         return functional.normalize(embedded_QD - mean_D, dim=1), mean_D
 
     def _embedded(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        return list(summaries(self.backbone, [Content(content_windows({"input": text}, self.backbone)) for text in texts]))
+        return list(summaries(self.backbone, [self.content_of(text) for text in texts]))
 
 
 def _direction(embedding_D: torch.Tensor, mean_D: torch.Tensor) -> torch.Tensor:

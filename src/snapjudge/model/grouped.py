@@ -114,6 +114,7 @@ class AdapterRows:
         rows_R: the rows they own, a slice where they lie side by side.
         gather_T: rows of the pack that the items multiply, some of them only to fill an item up; None where they are `rows_R`.
         kept_R: where among those results the ones of `rows_R` lie.
+        dtype: of the weights, as slabs of the same backbone have them.
     """
 
     adapters: tuple[Adapter, ...]
@@ -121,6 +122,7 @@ class AdapterRows:
     rows_R: Tensor | slice
     gather_T: Tensor | None
     kept_R: Tensor
+    dtype: torch.dtype
 
     @classmethod
     def of(cls, owners: Sequence[Owned], dtype: torch.dtype, device: torch.device) -> "AdapterRows":
@@ -134,23 +136,24 @@ class AdapterRows:
             size = max(tile, -(-max(owner.rows for owner in owners) // (least * tile)) * tile)
         adapters: list[Adapter] = []
         gather: list[Tensor] = []
-        rows: list[Tensor] = []
+        owned: list[Tensor] = []
         kept: list[Tensor] = []
         for owner in owners:
             parts = -(-owner.rows // size)
             own_R = torch.arange(owner.rows)
-            rows.append(owner.start + own_R)
+            owned.append(owner.start + own_R)
             kept.append(len(adapters) * size + own_R)
             gather.append(owner.start + torch.arange(parts * size).clamp_max(owner.rows - 1))
             adapters += [owner.adapter] * parts
         if missing := max(0, least - len(adapters)):
             adapters += adapters[-1:] * missing
             gather.append(gather[-1][-size:].repeat(missing))
-        rows_R, gather_T = torch.cat(rows), torch.cat(gather)
+        rows_R, gather_T = torch.cat(owned), torch.cat(gather)
         span = slice(int(rows_R[0]), int(rows_R[-1]) + 1)
         together = span.stop - span.start == len(rows_R)
         exact = together and torch.equal(rows_R, gather_T)
-        return cls(tuple(adapters), size, span if together else rows_R.to(device), None if exact else gather_T.to(device), torch.cat(kept).to(device))
+        rows = span if together else rows_R.to(device)
+        return cls(tuple(adapters), size, rows, None if exact else gather_T.to(device), torch.cat(kept).to(device), dtype)
 
     @property
     def end(self) -> int:
@@ -184,9 +187,9 @@ class AdapterRows:
             assert isinstance(first, PlacedAdapter)
             return first.slab.pair(path, self._place)
         if all(one is first for one in self.adapters):
-            down_rI, up_Or = _filled(first, path)
+            down_rI, up_Or = _filled(first, path, self.dtype)
             return down_rI.t().expand(count, -1, -1), up_Or.t().expand(count, -1, -1)
-        downs, ups = zip(*(_filled(one, path) for one in self.adapters), strict=True)
+        downs, ups = zip(*(_filled(one, path, self.dtype) for one in self.adapters), strict=True)
         return torch.stack(downs).transpose(1, 2), torch.stack(ups).transpose(1, 2)
 
     def __post_init__(self) -> None:
@@ -220,10 +223,10 @@ def _groups(owners: Sequence[Owned]) -> Iterator[list[Owned]]:
             yield sorted(rest, key=lambda owner: owner.start)
 
 
-def _filled(adapter: Adapter, path: str) -> tuple[Tensor, Tensor]:
-    """A [r, I] and B [O, r] times the adapter's scale, with the rank filled up with zeros to a multiple of TILE."""
+def _filled(adapter: Adapter, path: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A [r, I] and B [O, r] times the adapter's scale, as a slab would have them: of this type, the rank filled up with zeros to a multiple of TILE."""
     down_rI, up_Or = adapter.weights[path]
     if isinstance(adapter, PlacedAdapter):
         return down_rI, up_Or
     missing = filled_rank(adapter.rank) - adapter.rank
-    return functional.pad(down_rI, (0, 0, 0, missing)), functional.pad(up_Or * adapter.scale, (0, missing))
+    return functional.pad(down_rI.to(dtype), (0, 0, 0, missing)), functional.pad((up_Or * adapter.scale).to(dtype), (0, missing))

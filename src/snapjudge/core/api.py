@@ -1,0 +1,247 @@
+"""What travels between a snapjudge server and its clients: the bodies of the native API, the same values on both sides. Knows nothing of how they travel."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.core.judgement import Abstention, Judgement
+from snapjudge.core.metric import InputName, MetricType
+from snapjudge.core.question import OpenQuestion
+
+MOST_ITEMS, MOST_JUDGES = 256, 64
+_ITEM = {"id": "a", "inputs": {"input": "How do I reset my password?", "output": "Click on Forgot password."}}
+
+
+class Item(Frozen):
+    """One thing to judge."""
+
+    id: str = Field(default="", max_length=256, description="given back with its answers")
+    inputs: dict[str, Any] = Field(description="the standard fields: context, tools, input, output, messages, a, b", examples=[_ITEM["inputs"]])
+    source: str = Field(default="", max_length=256, description="where it comes from, for judges that are calibrated by source")
+
+
+class JudgeRequest(Frozen):
+    """Some items, and who is asked about each of them: judges by name, version or alias, and open questions."""
+
+    items: tuple[Item, ...] = Field(default=(), max_length=MOST_ITEMS, examples=[[_ITEM]])
+    inputs: dict[str, Any] | None = Field(default=None, description="instead of items: the fields of one")
+    judges: tuple[str, ...] = Field(default=(), max_length=MOST_JUDGES, examples=[["toxicity", "tone@1"]])
+    questions: tuple[OpenQuestion, ...] = Field(default=(), max_length=MOST_JUDGES, description="one that a loaded judge was trained for is answered by it")
+    deadline_ms: float | None = Field(default=None, gt=0, le=3_600_000, description="within which the answer is of use; as the header x-deadline-ms")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "JudgeRequest":
+        if (self.inputs is None) == (not self.items):
+            raise ValueError("either `items` or `inputs` has to be there, and not both")
+        if not self.judges and not self.questions:
+            raise ValueError("nobody is asked: name `judges` or put `questions`")
+        return self
+
+    @property
+    def asked_of(self) -> tuple[Item, ...]:
+        """The items, however they were given."""
+        return self.items if self.inputs is None else (Item(inputs=self.inputs),)
+
+
+class Flags(Frozen):
+    """What to know before relying on an answer."""
+
+    windowed: bool = Field(default=False, description="the text was longer than a window and was read in several")
+    out_of_distribution: bool = Field(default=False, description="nothing like it was among what the judge was calibrated on")
+    zero_shot: bool = Field(default=False, description="nobody trained for the question")
+    abstained: bool = Field(default=False, description="there is no answer; `abstention` says why")
+    escalated: bool = Field(default=False, description="the confidence is below what the judge's promise of agreement holds for")
+
+
+class Answer(Frozen):
+    """One judge's answer about one item, or its abstention.
+
+    `score` is the calibrated probability of what is flagged (for a score the mean level from 0 to 1), `raw` the probabilities before calibration.
+    """
+
+    asked: str = Field(description="the name that was asked for, or the question", examples=["toxicity"])
+    judge: str = Field(description="who answered: name and immutable version", examples=["toxicity@1"])
+    digest: str = Field(description="sha256 of the judge's bundle, or of the backbone that answered an open question")
+    label: str | None = None
+    score: float | None = None
+    probabilities: dict[str, float] = Field(default_factory=dict)
+    raw: dict[str, float] = Field(default_factory=dict)
+    confidence: float | None = Field(default=None, description="(n p_max - 1) / (n - 1) for n labels")
+    flagged: bool = False
+    threshold: float | None = Field(default=None, description="the score from which on it is flagged, where the judge flags anything")
+    windows: int = 1
+    flags: Flags = Flags()
+    abstention: Abstention | None = None
+    nearest: str = Field(default="", description="of an open question: the learned question it is nearest to")
+
+    @classmethod
+    def of(
+        cls,
+        asked: str,
+        digest: str,
+        found: Judgement | Abstention,
+        *,
+        raw: Mapping[str, float] | None = None,
+        threshold: float | None = None,
+        nearest: str = "",
+        out_of_distribution: bool = False,
+    ) -> "Answer":
+        """The answer that a judgement or an abstention becomes."""
+        if isinstance(found, Abstention):
+            return cls(asked=asked, judge=found.judge, digest=digest, flags=Flags(abstained=True), abstention=found)
+        flags = Flags(windowed=found.windows > 1, zero_shot=found.zero_shot, escalated=found.escalate, out_of_distribution=out_of_distribution)
+        return cls(
+            asked=asked,
+            judge=found.judge,
+            digest=digest,
+            label=found.label,
+            score=found.score,
+            probabilities=found.probabilities,
+            raw=dict(raw or {}),
+            confidence=found.confidence,
+            flagged=found.flagged,
+            threshold=threshold,
+            windows=found.windows,
+            flags=flags,
+            nearest=nearest,
+        )
+
+
+class ItemAnswers(Frozen):
+    """What was answered about one item: judges in the order asked, then questions."""
+
+    id: str = ""
+    answers: tuple[Answer, ...]
+
+    def __getitem__(self, asked: str) -> Answer:
+        """The answer of a judge by the name it was asked by, or to a question by its name or text."""
+        for answer in self.answers:
+            if asked in (answer.asked, answer.judge):
+                return answer
+        raise KeyError(asked)
+
+
+class Usage(Frozen):
+    """Tokens of contents that were read, and those of them that did not have to be computed."""
+
+    tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Timings(Frozen):
+    """Milliseconds: until the engine's first step, in the engine all together, and in the server all together."""
+
+    waited_ms: float = 0.0
+    engine_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+class JudgeResponse(Frozen):
+    """Answers to a `JudgeRequest`, item by item in the order given."""
+
+    request_id: str
+    results: tuple[ItemAnswers, ...]
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class LoadedJudge(Frozen):
+    """A judge that answers."""
+
+    judge: str
+    digest: str
+    type: MetricType
+    question: str
+    inputs: tuple[InputName, ...]
+    optional: tuple[InputName, ...] = ()
+    labels: tuple[str, ...]
+    flags: tuple[str, ...] = Field(default=(), description="the labels that are flagged")
+    threshold: float | None = None
+    promise: str = Field(default="", description="the threshold's promise, where the data supported it")
+    backbone: str
+    scope: str
+    names: tuple[str, ...] = Field(description="what it answers to: its version, its name where it is the newest, aliases")
+
+
+class JudgeList(Frozen):
+    """All judges that answer."""
+
+    judges: tuple[LoadedJudge, ...]
+    aliases: dict[str, str] = Field(default_factory=dict, description="alias -> judge")
+
+
+class LoadRequest(Frozen):
+    """Load a judge: one that comes with the package or lies in a judges folder by name (`tone`, `tone@3`), or a bundle's folder on the server's disk."""
+
+    judge: str = Field(min_length=1, max_length=4096, examples=["tone@1"])
+    alias: str = Field(default="", description="a name to point at it once it is loaded")
+
+
+class AliasRequest(Frozen):
+    """Point a name at a judge; traffic that asks for the name goes to it from the next request on."""
+
+    judge: str = Field(min_length=1, max_length=128, examples=["tone@2"])
+
+
+class SessionRequest(Frozen):
+    """Open a session: a conversation that is judged as it grows. On causal backbones each turn costs only its new tokens."""
+
+    judges: tuple[str, ...] = Field(min_length=1, max_length=MOST_JUDGES, examples=[["off_topic"]], description="judges that read `messages`, of one backbone")
+    inputs: dict[str, Any] = Field(default_factory=dict, description="fields that stand before the messages, such as context")
+    source: str = Field(default="", max_length=256)
+
+
+class SessionState(Frozen):
+    """A session, and how long it has until it is forgotten unless something is appended."""
+
+    session: str
+    judges: tuple[str, ...]
+    turns: int = 0
+    expires_in_s: float
+
+
+class AppendRequest(Frozen):
+    """More turns of a session's conversation, judged with all that came before."""
+
+    messages: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=1024, examples=[[{"role": "user", "content": "I want my money back."}]])
+    judge: bool = Field(default=True, description="whether the judges are asked now; otherwise the turns are only read ahead")
+    deadline_ms: float | None = Field(default=None, gt=0, le=3_600_000)
+
+
+class AppendResponse(Frozen):
+    """Answers about the conversation so far."""
+
+    request_id: str
+    session: str
+    turns: int
+    answers: tuple[Answer, ...]
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class Health(Frozen):
+    """Whether the server lives, or is ready."""
+
+    status: Literal["ok", "starting", "degraded", "down", "draining"]
+    engines: dict[str, str] = Field(default_factory=dict, description="backbone -> processes that answer, of how many")
+    judges: int = 0
+
+
+class ErrorBody(Frozen):
+    """What every refusal says: a stable code, what is wrong, the next step."""
+
+    code: str
+    message: str
+    hint: str = ""
+    received: Any = None
+    retry_after: float | None = None
+    problems: tuple[dict[str, Any], ...] = ()
+
+
+class ErrorResponse(Frozen):
+    """The body of every answer that is not a success."""
+
+    error: ErrorBody
+    request_id: str = ""

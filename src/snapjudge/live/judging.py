@@ -1,0 +1,225 @@
+"""From inputs to answers: rendered once for all judges that read the same, asked of the engines, calibrated, signed.
+
+The same bits as `judge.Panel` gives: the same rendering, readings and calibration (DESIGN.md, "one path to a number"). Knows nothing of HTTP.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from snapjudge.core.api import Answer, Item, ItemAnswers, Usage
+from snapjudge.core.calibration import softmax
+from snapjudge.core.example import check_inputs, length_of
+from snapjudge.core.judgement import Abstention, judge_of
+from snapjudge.core.metric import INPUT_NAMES, Metric
+from snapjudge.core.question import OpenQuestion
+from snapjudge.errors import EngineBusy, EngineClosed, EngineFailed, SnapjudgeError
+from snapjudge.generalist import open_judgement, signature
+from snapjudge.live.backing import Backing
+from snapjudge.live.messages import Found
+from snapjudge.live.roster import Loaded
+from snapjudge.model.prompt import Content, content_windows, render_content
+from snapjudge.model.prompt_rules import PromptRules
+
+T = TypeVar("T")
+_WHOLE = (EngineBusy, EngineClosed, EngineFailed)  # what ends a request as a whole, rather than one answer of it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whom a request asks: judges with the names they were asked by, and open questions that no judge answers, each at its place among the answers."""
+
+    judges: tuple[tuple[int, str, Loaded], ...]
+    questions: tuple[tuple[int, OpenQuestion], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many answers there are for each item."""
+        return len(self.judges) + len(self.questions)
+
+
+@dataclass
+class Spent:
+    """What a request took of the engines."""
+
+    tokens: int = 0
+    cached: int = 0
+    waited: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, found: Found) -> None:
+        """Note an answer; what runs at the same time is not counted twice."""
+        self.tokens += found.tokens
+        self.cached += found.cached
+        self.waited = max(self.waited, found.waited)
+        self.seconds = max(self.seconds, found.seconds)
+
+    @property
+    def usage(self) -> Usage:
+        """For the caller."""
+        return Usage(tokens=self.tokens, cached_tokens=self.cached)
+
+
+@dataclass
+class _Group:
+    """What is asked about one content of one backbone in one go."""
+
+    backing: Backing
+    content: Content
+    judges: list[tuple[int, str, Loaded, str]] = field(default_factory=list)  # place, asked name, judge, part of the traffic
+    questions: list[tuple[int, OpenQuestion]] = field(default_factory=list)
+
+
+class Rendered:
+    """One item's checked inputs and contents, each made once for all who read the same."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+        self._checked: dict[object, dict[str, Any] | SnapjudgeError] = {}
+        self._lengths: dict[object, int] = {}
+        self._contents: dict[object, Content | SnapjudgeError] = {}
+
+    def content(self, judge: Loaded, rules: PromptRules) -> tuple[Content, str]:
+        """What a judge reads of the item, and the part of the traffic that its calibration sees in it.
+
+        Raises:
+            InputInvalid.
+        """
+        metric = judge.metric
+        key = metric.inputs, metric.optional
+        own = self._inputs(key, metric)
+        if key not in self._lengths:
+            self._lengths[key] = length_of(own)
+        return self._content((judge.host, tuple(own), metric.by_passages, metric.type == "pairwise"), own, metric, rules), judge.calibration.part_of(
+            self._lengths[key], self._item.source
+        )
+
+    def open_content(self, host: str, rules: PromptRules) -> Content:
+        """What open questions read: everything there is.
+
+        Raises:
+            InputInvalid.
+        """
+        key = INPUT_NAMES, INPUT_NAMES
+        if key not in self._checked:
+            self._checked[key] = _caught(lambda: check_inputs(self._item.inputs, *key))
+        own = _or_raised(self._checked[key])
+        place = host, tuple(own), False, False
+        if place not in self._contents:
+            self._contents[place] = _caught(lambda: Content(content_windows(own, rules)))
+        return _or_raised(self._contents[place])
+
+    def _inputs(self, key: tuple[tuple[str, ...], tuple[str, ...]], metric: Metric) -> dict[str, Any]:
+        if key not in self._checked:
+            self._checked[key] = _caught(lambda: check_inputs(self._item.inputs, metric.ordered_inputs, metric.optional))
+        return _or_raised(self._checked[key])
+
+    def _content(self, place: object, own: Mapping[str, Any], metric: Metric, rules: PromptRules) -> Content:
+        if place not in self._contents:
+            self._contents[place] = _caught(lambda: render_content(own, metric, rules))
+        return _or_raised(self._contents[place])
+
+
+async def judge_items(
+    items: Sequence[Item], asked: Asked, backings: Mapping[str, Backing], generalist: str, *, deadline: float | None = None
+) -> tuple[list[ItemAnswers], Spent]:
+    """The answers about some items, in order; an input that a judge cannot read is that answer's abstention.
+
+    Args:
+        backings: by the digests of their backbones.
+        generalist: the digest of the backbone that open questions are put to.
+        deadline: on the monotonic clock.
+
+    Raises:
+        EngineBusy, DeadlineMissed, EngineDown, EngineFailed: of the request as a whole.
+    """
+    spent = Spent()
+    answers: list[list[Answer | None]] = [[None] * asked.count for _ in items]
+    groups = [
+        _answered(group, own, spent, deadline) for item, own in zip(items, answers, strict=True) for group in _groups(item, asked, own, backings, generalist)
+    ]
+    if len(groups) == 1:
+        await groups[0]
+    else:
+        await _together(groups)
+    return [ItemAnswers(id=item.id, answers=tuple(one for one in own if one is not None)) for item, own in zip(items, answers, strict=True)], spent
+
+
+def _groups(item: Item, asked: Asked, answers: list[Answer | None], backings: Mapping[str, Backing], generalist: str) -> list[_Group]:
+    """What is asked about an item, content by content; the abstentions of inputs that cannot be read are put down already."""
+    rendered = Rendered(item)
+    groups: dict[tuple[str, Content], _Group] = {}
+    for place, name, judge in asked.judges:
+        backing = backings[judge.host]
+        try:
+            content, part = rendered.content(judge, backing.rules)
+        except SnapjudgeError as error:
+            answers[place] = Answer.of(name, judge.digest, Abstention.of(judge.judge, error))
+            continue
+        groups.setdefault((judge.host, content), _Group(backing, content)).judges.append((place, name, judge, part))
+    for place, question in asked.questions:
+        backing = backings[generalist]
+        try:
+            content = rendered.open_content(generalist, backing.rules)
+        except SnapjudgeError as error:
+            answers[place] = Answer.of(question.name or question.instructions, generalist, Abstention.of(signature(backing.name), error))
+            continue
+        groups.setdefault((generalist, content), _Group(backing, content)).questions.append((place, question))
+    return list(groups.values())
+
+
+async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, deadline: float | None) -> None:
+    """Ask about one content and put the answers down; an error that is one content's own becomes the abstention of all who read it."""
+    backing, content = group.backing, group.content
+    wordings = list(dict.fromkeys(wording for _, question in group.questions for some in question.wordings for wording in some))
+    cost = content.tokens + len(content.windows) * (sum(judge.readout for _, _, judge, _ in group.judges) + sum(len(wording) // 4 + 4 for wording in wordings))
+    try:
+        found = await backing.host.ask(content, [judge.digest for _, _, judge, _ in group.judges], wordings, cost=cost, deadline=deadline)
+    except _WHOLE:
+        raise
+    except SnapjudgeError as error:
+        for place, name, judge, _ in group.judges:
+            answers[place] = Answer.of(name, judge.digest, Abstention.of(judge.judge, error))
+        for place, question in group.questions:
+            answers[place] = Answer.of(question.name or question.instructions, backing.host.digest, Abstention.of(signature(backing.name), error))
+        return
+    spent.add(found)
+    for log_p, (place, name, judge, part) in zip(found.log_p, group.judges, strict=True):
+        judgement = judge_of(judge.judge, judge.metric, judge.calibration, log_p, len(content.windows) // content.orders, part)
+        raw = dict(zip(judge.metric.labels, softmax(log_p), strict=True))
+        answers[place] = Answer.of(name, judge.digest, judgement, raw=raw, threshold=judge.threshold)
+    if not group.questions:
+        return
+    windows = [dict(zip(wordings, one, strict=True)) for one in found.windows]
+    nearest = dict(zip(wordings, found.nearest, strict=True))
+    for place, question in group.questions:
+        judgement = open_judgement(signature(backing.name), question, windows, backing.evidence)
+        near = nearest[question.wordings[0][0]]
+        answers[place] = Answer.of(question.name or question.instructions, backing.host.digest, judgement, raw=judgement.probabilities, nearest=near)
+
+
+async def _together(groups: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in groups]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION) if tasks else (set(), set())
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
+
+
+def _caught(make: Callable[[], T]) -> T | SnapjudgeError:
+    """What is made, or the error that kept it from being made."""
+    try:
+        return make()
+    except SnapjudgeError as error:
+        return error
+
+
+def _or_raised(found: T | SnapjudgeError) -> T:
+    if isinstance(found, SnapjudgeError):
+        raise found
+    return found
