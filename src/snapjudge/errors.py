@@ -27,11 +27,22 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── JudgeUnknown               judge_unknown               no judge of that name answers live traffic
     ├── ContentTooLong             content_too_long            more tokens than the backbone or the content cache holds
     ├── EngineBusy                 engine_busy                 a full queue, or a deadline that would be missed; says when to come again
+    │   ├── RateLimited            rate_limited                a key that has asked as often as it may
+    │   ├── Draining               draining                    the server is stopping
     │   ├── DeadlineMissed         deadline_missed             it was let in and its turn came too late
     │   └── EngineDown             engine_down                 no engine runs just now; one is being started
     ├── EngineFailed               engine_failed               the device failed on this request
     │   └── OutOfMemory            out_of_memory               not even alone does it fit
     ├── EngineClosed               engine_closed
+    ├── RequestInvalid             request_invalid             the body of a request that cannot be read (all its problems, at once)
+    ├── RequestTooLarge            request_too_large           a body or headers past what the server takes
+    ├── KeyInvalid                 key_invalid                 no API key, or an unknown one
+    ├── KeyForbidden               key_forbidden               a key that may not do this
+    ├── SessionUnknown             session_unknown             no such session, or one of another key, or one that was forgotten
+    ├── NotFound                   not_found                   no such path, or no such thing under it
+    ├── MethodInvalid              method_invalid              a path that takes other methods
+    ├── SettingsInvalid            settings_invalid            a file of settings or keys with problems (all of them, at once)
+    ├── ServeFailed                serve_failed                a server that cannot bind its address, or read its TLS files
     ├── EndpointInvalid            endpoint_invalid            a file of endpoints with problems, or a key that is not set
     ├── EndpointFailed             endpoint_failed             an endpoint that is down, or refuses key, model or request
     ├── BudgetSpent                budget_spent                the stated budget does not cover what is left
@@ -308,6 +319,19 @@ class DeadlineMissed(EngineBusy):
     status = 504
 
 
+class RateLimited(EngineBusy):
+    """A key that has asked as often as it may; says when it may again."""
+
+    code = "rate_limited"
+
+
+class Draining(EngineBusy):
+    """The server is stopping, or answers as much as it can; another one, or the same one a little later, takes the request."""
+
+    code = "draining"
+    status = 503
+
+
 class EngineDown(EngineBusy):
     """No engine runs just now; one is being started."""
 
@@ -334,6 +358,69 @@ class EngineClosed(SnapjudgeError):
 
     code = "engine_closed"
     status = 503
+
+
+class RequestInvalid(_WithProblems):
+    """The body of a request that cannot be read, all its problems listed."""
+
+    code = "request_invalid"
+    status = 422
+
+
+class RequestTooLarge(SnapjudgeError):
+    """A body, or headers, past what the server takes."""
+
+    code = "request_too_large"
+    status = 413
+
+
+class KeyInvalid(SnapjudgeError):
+    """No API key, or one that is not known."""
+
+    code = "key_invalid"
+    status = 401
+
+
+class KeyForbidden(SnapjudgeError):
+    """A key that may not do this."""
+
+    code = "key_forbidden"
+    status = 403
+
+
+class SessionUnknown(SnapjudgeError):
+    """No such session: it never was, was forgotten, or is another key's."""
+
+    code = "session_unknown"
+    status = 404
+
+
+class NotFound(SnapjudgeError):
+    """No such path, or no such thing under it."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodInvalid(SnapjudgeError):
+    """A path that takes other methods."""
+
+    code = "method_invalid"
+    status = 405
+
+
+class SettingsInvalid(_WithProblems):
+    """A file of settings or keys with problems."""
+
+    code = "settings_invalid"
+    status = 422
+
+
+class ServeFailed(SnapjudgeError):
+    """A server that cannot start: its address is taken, its TLS files cannot be read."""
+
+    code = "serve_failed"
+    status = 500
 
 
 class EndpointInvalid(_WithProblems):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, compare, data, demo, estimate, judges, merge, metric, plan, pretrain, prove, score, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, judges, keys, merge, metric, plan, pretrain, prove, score, serve, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -22,6 +22,7 @@ app.command()(show.show)
 app.command()(judges.judges)
 app.command()(score.score)
 app.command()(ask.ask)
+app.command()(serve.serve)
 app.command()(metric.words)
 app.command()(compare.compare)
 app.command()(estimate.estimate)
@@ -30,6 +31,7 @@ app.command()(demo.demo)
 app.add_typer(metric.app, name="metric")
 app.add_typer(data.app, name="data")
 app.add_typer(compare.suite, name="suite")
+app.add_typer(keys.app, name="keys")
 
 
 @app.callback(invoke_without_command=True)

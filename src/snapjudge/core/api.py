@@ -229,6 +229,12 @@ class Health(Frozen):
     judges: int = 0
 
 
+class Version(Frozen):
+    """What runs."""
+
+    snapjudge: str
+
+
 class ErrorBody(Frozen):
     """What every refusal says: a stable code, what is wrong, the next step."""
 

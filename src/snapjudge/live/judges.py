@@ -16,10 +16,10 @@ from pathlib import Path
 from snapjudge.core.api import Item, ItemAnswers
 from snapjudge.core.manifest import OWN_BACKBONE
 from snapjudge.core.question import OpenQuestion
-from snapjudge.errors import BundleInvalid
+from snapjudge.errors import BundleInvalid, JudgeUnknown
 from snapjudge.live.backing import Backing
 from snapjudge.live.host import HostTerms
-from snapjudge.live.judging import Asked, Spent, judge_items
+from snapjudge.live.judging import Asked, Growing, Spent, judge_items, read_ahead
 from snapjudge.live.roster import Loaded, Roster
 from snapjudge.store.bundles import Bundle, find_bundle, load_bundle
 
@@ -146,9 +146,38 @@ class LiveJudges:
         Raises:
             JudgeUnknown, EngineBusy, DeadlineMissed, EngineDown, EngineFailed.
         """
-        asked = self.asked(judges, questions)
+        return await self.answer(items, self.asked(judges, questions), deadline=deadline)
+
+    async def answer(self, items: Sequence[Item], asked: Asked, *, deadline: float | None = None) -> tuple[list[ItemAnswers], Spent]:
+        """The same of those whom `asked` has found."""
         with self.held(asked):
             return await judge_items(items, asked, self.backings, self._generalist, deadline=deadline)
+
+    async def ask_again(
+        self, item: Item, asked: Asked, growing: Growing, *, only_read: bool = False, deadline: float | None = None
+    ) -> tuple[ItemAnswers, Spent]:
+        """Answers about a content that grows, by whom it was asked before; it stays at hand until `let_go`.
+
+        Args:
+            only_read: ask nobody; what is read now need not be read later (causal backbones).
+
+        Raises:
+            JudgeUnknown: one of them was unloaded. EngineBusy, DeadlineMissed, EngineDown, EngineFailed; with `only_read` InputInvalid.
+        """
+        for _, name, judge in asked.judges:
+            if judge.host not in self.backings or self.roster.judges.get(judge.judge) is not judge:
+                raise JudgeUnknown(f"{judge.judge} was unloaded", hint="open a new session with a judge that is loaded", received=name)
+        with self.held(asked):
+            if only_read:
+                return ItemAnswers(answers=()), await read_ahead(item, asked, self.backings, growing, deadline=deadline)
+            (found,), spent = await judge_items([item], asked, self.backings, self._generalist, deadline=deadline, growing=growing)
+            return found, spent
+
+    def let_go(self, growing: Growing) -> None:
+        """Forget a content that grew."""
+        for host, number in growing.numbers.values():
+            host.close_session(number)
+        growing.numbers.clear()
 
     @contextmanager
     def held(self, asked: Asked) -> Iterator[None]:

@@ -17,9 +17,10 @@ from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import EngineBusy, EngineClosed, EngineFailed, SnapjudgeError
 from snapjudge.generalist import open_judgement, signature
 from snapjudge.live.backing import Backing
+from snapjudge.live.host import Host
 from snapjudge.live.messages import Found
 from snapjudge.live.roster import Loaded
-from snapjudge.model.prompt import Content, content_windows, render_content
+from snapjudge.model.prompt import Content, closing_tokens, content_windows, render_content
 from snapjudge.model.prompt_rules import PromptRules
 
 T = TypeVar("T")
@@ -62,11 +63,25 @@ class Spent:
 
 
 @dataclass
+class Growing:
+    """Contents that grow, by what is read of them: the number that an engine session has for each, and with whom."""
+
+    numbers: dict[object, tuple[Host, int]] = field(default_factory=dict)
+
+    def number(self, key: object, host: Host) -> int:
+        """The engine session of one of them."""
+        if key not in self.numbers:
+            self.numbers[key] = host, host.new_session()
+        return self.numbers[key][1]
+
+
+@dataclass
 class _Group:
     """What is asked about one content of one backbone in one go."""
 
     backing: Backing
     content: Content
+    fields: tuple[str, ...]
     judges: list[tuple[int, str, Loaded, str]] = field(default_factory=list)  # place, asked name, judge, part of the traffic
     questions: list[tuple[int, OpenQuestion]] = field(default_factory=list)
 
@@ -91,9 +106,12 @@ class Rendered:
         own = self._inputs(key, metric)
         if key not in self._lengths:
             self._lengths[key] = length_of(own)
-        return self._content((judge.host, tuple(own), metric.by_passages, metric.type == "pairwise"), own, metric, rules), judge.calibration.part_of(
-            self._lengths[key], self._item.source
-        )
+        place = judge.host, tuple(own), metric.by_passages, metric.type == "pairwise"
+        return self._content(place, own, metric, rules), judge.calibration.part_of(self._lengths[key], self._item.source)
+
+    def fields(self, judge: Loaded) -> tuple[str, ...]:
+        """The fields of the item that a judge reads."""
+        return tuple(_or_raised(self._checked[judge.metric.inputs, judge.metric.optional]))
 
     def open_content(self, host: str, rules: PromptRules) -> Content:
         """What open questions read: everything there is.
@@ -122,7 +140,13 @@ class Rendered:
 
 
 async def judge_items(
-    items: Sequence[Item], asked: Asked, backings: Mapping[str, Backing], generalist: str, *, deadline: float | None = None
+    items: Sequence[Item],
+    asked: Asked,
+    backings: Mapping[str, Backing],
+    generalist: str,
+    *,
+    deadline: float | None = None,
+    growing: Growing | None = None,
 ) -> tuple[list[ItemAnswers], Spent]:
     """The answers about some items, in order; an input that a judge cannot read is that answer's abstention.
 
@@ -130,6 +154,7 @@ async def judge_items(
         backings: by the digests of their backbones.
         generalist: the digest of the backbone that open questions are put to.
         deadline: on the monotonic clock.
+        growing: the one item is a content that grows, and this is what is known of it from before.
 
     Raises:
         EngineBusy, DeadlineMissed, EngineDown, EngineFailed: of the request as a whole.
@@ -137,7 +162,9 @@ async def judge_items(
     spent = Spent()
     answers: list[list[Answer | None]] = [[None] * asked.count for _ in items]
     groups = [
-        _answered(group, own, spent, deadline) for item, own in zip(items, answers, strict=True) for group in _groups(item, asked, own, backings, generalist)
+        _answered(group, own, spent, deadline, growing)
+        for item, own in zip(items, answers, strict=True)
+        for group in _groups(item, asked, own, backings, generalist)
     ]
     if len(groups) == 1:
         await groups[0]
@@ -157,7 +184,7 @@ def _groups(item: Item, asked: Asked, answers: list[Answer | None], backings: Ma
         except SnapjudgeError as error:
             answers[place] = Answer.of(name, judge.digest, Abstention.of(judge.judge, error))
             continue
-        groups.setdefault((judge.host, content), _Group(backing, content)).judges.append((place, name, judge, part))
+        groups.setdefault((judge.host, content), _Group(backing, content, rendered.fields(judge))).judges.append((place, name, judge, part))
     for place, question in asked.questions:
         backing = backings[generalist]
         try:
@@ -165,17 +192,21 @@ def _groups(item: Item, asked: Asked, answers: list[Answer | None], backings: Ma
         except SnapjudgeError as error:
             answers[place] = Answer.of(question.name or question.instructions, generalist, Abstention.of(signature(backing.name), error))
             continue
-        groups.setdefault((generalist, content), _Group(backing, content)).questions.append((place, question))
+        groups.setdefault((generalist, content), _Group(backing, content, ())).questions.append((place, question))
     return list(groups.values())
 
 
-async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, deadline: float | None) -> None:
+async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, deadline: float | None, growing: Growing | None) -> None:
     """Ask about one content and put the answers down; an error that is one content's own becomes the abstention of all who read it."""
     backing, content = group.backing, group.content
     wordings = list(dict.fromkeys(wording for _, question in group.questions for some in question.wordings for wording in some))
     cost = content.tokens + len(content.windows) * (sum(judge.readout for _, _, judge, _ in group.judges) + sum(len(wording) // 4 + 4 for wording in wordings))
     try:
-        found = await backing.host.ask(content, [judge.digest for _, _, judge, _ in group.judges], wordings, cost=cost, deadline=deadline)
+        keys = [judge.digest for _, _, judge, _ in group.judges]
+        if growing is not None and len(content.windows) == 1 and not group.questions:
+            found = await _grown(group, keys, cost, deadline, growing)
+        else:
+            found = await backing.host.ask(content, keys, wordings, cost=cost, deadline=deadline)
     except _WHOLE:
         raise
     except SnapjudgeError as error:
@@ -197,6 +228,27 @@ async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, d
         judgement = open_judgement(signature(backing.name), question, windows, backing.evidence)
         near = nearest[question.wordings[0][0]]
         answers[place] = Answer.of(question.name or question.instructions, backing.host.digest, judgement, raw=judgement.probabilities, nearest=near)
+
+
+async def _grown(group: _Group, keys: Sequence[str], cost: int, deadline: float | None, growing: Growing) -> Found:
+    """The same of a content that grows: what closes its last field is not part of what stays at hand."""
+    (window,), host = group.content.windows, group.backing.host
+    end = len(window) - closing_tokens(group.fields[-1], group.backing.rules)
+    session = growing.number((host, group.fields), host)
+    return await host.ask(Content((window[:end],)), keys, cost=cost, deadline=deadline, session=session, tail=window[end:])
+
+
+async def read_ahead(item: Item, asked: Asked, backings: Mapping[str, Backing], growing: Growing, *, deadline: float | None) -> Spent:
+    """Read a growing content without asking anything, where what is read now need not be read again."""
+    spent = Spent()
+    rendered = Rendered(item)
+    for host, judges in {judge.host: judge for _, _, judge in asked.judges}.items():
+        backing = backings[host]
+        content, _ = rendered.content(judges, backing.rules)
+        if backing.rules.content_mask == "causal" and len(content.windows) == 1:
+            group = _Group(backing, content, rendered.fields(judges))
+            spent.add(await _grown(group, (), content.tokens, deadline, growing))
+    return spent
 
 
 async def _together(groups: Sequence[Coroutine[Any, Any, None]]) -> None:

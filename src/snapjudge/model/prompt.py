@@ -69,6 +69,11 @@ def content_windows(fields: Mapping[str, Any], backbone: Prompted) -> tuple[Ids,
     return _windows(_fields(fields, backbone), backbone, backbone.content_tokens)
 
 
+def closing_tokens(field: str, backbone: Prompted) -> int:
+    """How many tokens close a field: what a content that ends with it has after the field's last word, and what a growing one gets anew each time."""
+    return len(_after(field, backbone))
+
+
 def _passages(fields: Mapping[str, Any], backbone: Prompted) -> tuple[Ids, ...]:
     """The whole content where it is no longer than a passage, else the passages of each field by themselves."""
     texts, longest = _fields(fields, backbone), min(PASSAGE, backbone.content_tokens)
@@ -143,14 +148,18 @@ def _marked(name: str, value: Any, backbone: Prompted) -> _Field:
         body = tuple(i for turn in value for i in _turn(turn, backbone))
     else:
         body = tokens.encode(_plain(_tool_lines(value) if name == "tools" else value, style))
-    return _Field(tokens.encode(style.open.format(tag=name)), body, (*tokens.encode(style.close.format(tag=name)), *style.after_field))
+    return _Field(tokens.encode(style.open.format(tag=name)), body, _after(name, backbone))
+
+
+def _after(name: str, backbone: Prompted) -> Ids:
+    return (*backbone.tokens.encode(backbone.style.close.format(tag=name)), *backbone.style.after_field)
 
 
 def _turn(turn: Mapping[str, Any], backbone: Prompted) -> Ids:
     style, tokens = backbone.style, backbone.tokens
     role = re.sub(r"\W+", "_", str(turn["role"]).strip().lower()) or "user"
     body = tokens.encode(_plain(_turn_text(turn), style))
-    return (*tokens.encode(style.open.format(tag=role)), *body, *tokens.encode(style.close.format(tag=role)), *style.after_field)
+    return (*tokens.encode(style.open.format(tag=role)), *body, *_after(role, backbone))
 
 
 def _turn_text(turn: Mapping[str, Any]) -> str:

@@ -1,0 +1,172 @@
+"""A running server's parts, as its routes see them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from fastapi import Request
+
+from snapjudge.core.api import Answer, Health, Timings
+from snapjudge.errors import EngineBusy, EngineDown, ServeFailed, SnapjudgeError
+from snapjudge.live.judges import LiveJudges
+from snapjudge.live.judging import Spent
+from snapjudge.serve.keys import Caller, Keys
+from snapjudge.serve.metrics import Metrics
+from snapjudge.serve.sessions import Sessions
+from snapjudge.serve.settings import ServeSettings
+
+_log = logging.getLogger(__name__)
+BYTES_PER_TOKEN = 5  # of English prose; for what is refused before it is read
+
+
+class Service:
+    """Made before the engines run; `start` starts them.
+
+    Attributes:
+        stopping: whether it was told to stop; /readyz says so.
+        draining: whether it takes nothing new any more.
+        failure: why it could not start.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings, self.keys, self.metrics = settings, Keys.read(settings.keys), Metrics()
+        self.stopping = self.draining = False
+        self.failure: SnapjudgeError | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._judges: LiveJudges | None = None
+        self._sessions: Sessions | None = None
+
+    def begin(self) -> None:
+        """Start in the background: health is told meanwhile, and `failure` where it cannot start."""
+        self._starting = asyncio.create_task(self.start())
+        self._starting.add_done_callback(self._begun)
+
+    def _begun(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, SnapjudgeError):
+            self.failure = error
+        else:
+            _log.error("the server could not start", exc_info=error)
+            self.failure = ServeFailed(f"{type(error).__name__}: {error}", hint="the log has the details")
+
+    async def start(self) -> None:
+        """Start the engines and load the judges.
+
+        Raises:
+            BackboneNotFound, BackboneUnsupported, BundleNotFound, BundleInvalid, BackboneMismatch, JudgeUnknown, OptionInvalid.
+        """
+        judges = await LiveJudges.start(self.settings.engine, self.settings.judges)
+        try:
+            for alias, judge in self.settings.aliases.items():
+                await judges.point(alias, judge)
+        except BaseException:
+            await judges.close()
+            raise
+        self._judges, self._sessions = judges, Sessions(judges, self.settings.bounds)
+        self.metrics.watch(judges)
+
+    async def close(self) -> None:
+        """End the engines."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        judges, self._judges = self._judges, None
+        if judges is not None:
+            await judges.close()
+
+    @property
+    def judges(self) -> LiveJudges:
+        """The judges that answer.
+
+        Raises:
+            EngineDown: they are being loaded.
+        """
+        if self._judges is None:
+            raise _loading()
+        return self._judges
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are open."""
+        if self._sessions is None:
+            raise _loading()
+        return self._sessions
+
+    @property
+    def health(self) -> Health:
+        """How it is: ready where every backbone has an engine; degraded where some engines are down."""
+        if self.stopping:
+            return Health(status="draining")
+        if self._judges is None:
+            return Health(status="starting")
+        hosts = [(one.name, one.host) for one in self._judges.backings.values()]
+        engines = {name: f"{host.alive} of {host.terms.count}" for name, host in hosts}
+        whole = all(host.alive == host.terms.count for _, host in hosts)
+        return Health(status="ok" if whole else "degraded" if self._judges.ready else "down", engines=engines, judges=len(self._judges.roster.judges))
+
+    def deadline(self, request: Request, stated_ms: float | None = None) -> float:
+        """When an answer is of no more use, on the monotonic clock: what the body says, else the header, else the server's own.
+
+        Raises:
+            EngineBusy: with all that is on its way, it would not be answered by then; found out before anything is read.
+        """
+        given = stated_ms if stated_ms is not None else _milliseconds(request.headers.get("x-deadline-ms"))
+        seconds = (given if given is not None else self.settings.deadline_ms) / 1000
+        host = self.judges.generalist.host
+        needed = host.seconds_until_done(int(request.headers.get("content-length") or 0) // BYTES_PER_TOKEN)
+        if needed > seconds:
+            wait = needed - seconds
+            reason = f"with all that waits it would be done in {needed:.3f} s, and the deadline is in {seconds:.3f} s"
+            raise EngineBusy(reason, hint=f"try again in {wait:.3f} s", retry_after=wait)
+        return time.monotonic() + seconds
+
+    def timings(self, request: Request, spent: Spent) -> Timings:
+        """How long a request took so far, and what of it in the engines; what it took is counted."""
+        self.metrics.waited.observe(spent.waited)
+        self.metrics.engine.observe(spent.seconds)
+        self.metrics.tokens.observe(spent.tokens)
+        total = time.perf_counter() - request.state.began
+        return Timings(waited_ms=round(spent.waited * 1000, 3), engine_ms=round(spent.seconds * 1000, 3), total_ms=round(total * 1000, 3))
+
+    def check_judges(self, caller: Caller, names: Sequence[str]) -> None:
+        """See that a caller may ask these judges, whatever it calls them.
+
+        Raises:
+            KeyForbidden, JudgeUnknown.
+        """
+        roster = self.judges.roster
+        caller.check_judges([roster.find(name).judge for name in names])
+
+    def count(self, answers: Sequence[Answer]) -> None:
+        """Count answers."""
+        self.metrics.count(answers)
+
+
+def service_of(request: Request) -> Service:
+    """The service a request came to."""
+    found = request.app.state.service
+    assert isinstance(found, Service)
+    return found
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sent a request."""
+    found = request.state.caller
+    assert isinstance(found, Caller)
+    return found
+
+
+def _loading() -> EngineDown:
+    return EngineDown("the judges are being loaded", hint="GET /readyz tells when they answer", retry_after=1.0)
+
+
+def _milliseconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value <= 3_600_000 else None

@@ -1,0 +1,54 @@
+"""Everything that can be set about a server, with defaults that are safe on a machine of one's own."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from snapjudge.core.frozen import Frozen
+from snapjudge.live.host import HostTerms
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Bounds(Frozen):
+    """What a caller may cost."""
+
+    body_bytes: int = Field(default=2 << 20, ge=1024, description="of one request; a longer one is refused unread")
+    body_depth: int = Field(default=64, ge=4, description="of nested JSON")
+    header_bytes: int = Field(default=32 << 10, ge=1024, description="of one request's headers together")
+    connections: int = Field(default=4096, ge=1, description="open at once; the next is closed")
+    in_flight: int = Field(default=2048, ge=1, description="requests answered at once; the next is refused with 503")
+    header_seconds: float = Field(default=10.0, gt=0, description="within which a request's headers have to be there")
+    body_seconds: float = Field(default=20.0, gt=0, description="within which its body has to be there")
+    write_seconds: float = Field(default=20.0, gt=0, description="within which a client has to take what it is sent")
+    idle_seconds: int = Field(default=30, ge=1, description="that a connection may lie idle between requests")
+    sessions: int = Field(default=1024, ge=1, description="open at once, of each key")
+    session_seconds: float = Field(default=900.0, gt=0, description="after which a session nothing is appended to is forgotten")
+
+
+class ServeSettings(Frozen):
+    """A server. Bound to loopback unless told otherwise; then it wants keys."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535, description="0: any that is free")
+    judges: tuple[str, ...] = Field(default=(), description="loaded at the start, by name or folder")
+    aliases: dict[str, str] = Field(default_factory=dict)
+    engine: HostTerms = HostTerms()
+    deadline_ms: float = Field(default=10_000.0, gt=0, description="of a request that states none; what cannot be answered by then is refused at once")
+    keys: Path | None = Field(default=None, description="file of API keys; without one everybody may do everything")
+    open_to_all: bool = Field(default=False, description="serve an address other than loopback without keys")
+    certificate: Path | None = Field(default=None, description="TLS certificate chain (PEM)")
+    private_key: Path | None = Field(default=None, description="its private key (PEM)")
+    bounds: Bounds = Bounds()
+    drain_seconds: float = Field(default=30.0, ge=0, description="that running requests have to finish once the server is told to stop")
+    notice_seconds: float = Field(default=0.0, ge=0, description="for which /readyz says 503 before a stopping server takes no more connections")
+    log_text: bool = Field(default=False, description="write the texts of requests to the log")
+    log_json: bool = Field(default=True, description="log lines as JSON")
+
+    @model_validator(mode="after")
+    def _safe(self) -> "ServeSettings":
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("TLS needs both a certificate and its private key")
+        if self.host not in LOOPBACK and self.keys is None and not self.open_to_all:
+            raise ValueError(f"{self.host} can be reached from outside: give API keys (`snapjudge keys add NAME`), or say that it is open to all")
+        return self
