@@ -1,17 +1,26 @@
-"""For tests of code that uses snapjudge: tiny random decoders in the Hugging Face layout, and example factories.
+"""For tests of code that uses snapjudge: tiny random decoders in the Hugging Face layout, example factories, and a server that runs for a while.
 
     folder = write_tiny_decoder(tmp_path / "llama", "llama")
     backbone = load_backbone(str(folder))
+
+    with serving(ServeSettings(judges=("toxicity",), port=0)) as address:
+        Client(address).judge(...)
 
 The decoders know nothing; they are for checking plumbing and equality, never quality.
 """
 
 import random
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snapjudge.core.example import Example, Provenance
+
+if TYPE_CHECKING:
+    from snapjudge.serve.settings import ServeSettings
 
 _WORDS = [
     "the",
@@ -106,3 +115,31 @@ def make_examples(count: int, *, seed: int = 0, rule: Callable[[str], bool] = la
         made = Example(id=f"e{len(found)}", inputs={"output": text}, target=target, provenance=Provenance(source="made"), where=f"made:{len(found)}")
         found.setdefault(text, made)
     return list(found.values())
+
+
+@contextmanager
+def serving(settings: "ServeSettings", *, patience: float = 120.0) -> Iterator[str]:
+    """A real server on a thread of this process, its engines in processes of their own; gives its address once the judges answer. Needs the serve extra.
+
+    Raises:
+        What kept it from starting.
+    """
+    from snapjudge.errors import ServeFailed  # noqa: PLC0415 - tests of light code import this module too
+    from snapjudge.serve.run import make_server  # noqa: PLC0415
+
+    told: list[str] = []
+    server = make_server(settings, told.append)
+    thread = threading.Thread(target=server.run, name="snapjudge-server", daemon=True)
+    thread.start()
+    try:
+        end = time.monotonic() + patience
+        while server.service.health.status != "ok" or not told:
+            if server.service.failure is not None:
+                raise server.service.failure
+            if time.monotonic() > end or not thread.is_alive():
+                raise ServeFailed("the server did not start", hint="its log has the details")
+            time.sleep(0.02)
+        yield told[0]
+    finally:
+        server.stop()
+        thread.join(patience)

@@ -8,7 +8,7 @@ from snapjudge.model.adapter import new_adapter
 from snapjudge.model.attention import Switch
 from snapjudge.model.hub import load_backbone
 from snapjudge.model.packing import Ask, NewTokens
-from snapjudge.model.products import Int8Product, PlainProduct
+from snapjudge.model.products import Int8Product, PlainProduct, frozen_product
 from snapjudge.model.readout import Readout
 from snapjudge.testing import write_tiny_decoder
 
@@ -77,3 +77,16 @@ def test_an_unknown_precision_is_named():
     with pytest.raises(InputInvalid, match="int4") as raised:
         load_backbone("mini", dtype="int4")
     assert "int8" in raised.value.hint
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(384, 1536), (1536, 384), (896, 896), (2304, 896)])
+def test_a_row_s_bits_in_bfloat16_do_not_depend_on_how_many_rows_there_are(inputs, outputs):
+    generator = torch.Generator().manual_seed(1)
+    linear = torch.nn.Linear(inputs, outputs, dtype=torch.bfloat16)
+    x = torch.randn(700, inputs, generator=generator).bfloat16()
+    exact = torch.nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double()).detach()
+    product = frozen_product(linear, int8=False)
+    whole = product(x, Switch())
+    for rows in (1, 2, 5, 16, 31, 33, 40, 64, 100, 176, 300, 384, 448, 511, 640):
+        assert torch.equal(product(x[:rows].contiguous(), Switch()), whole[:rows]), rows
+    assert (whole - exact).abs().max() < 0.02 * exact.abs().max()

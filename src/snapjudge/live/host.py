@@ -104,21 +104,25 @@ class Host:
     @property
     def ready(self) -> bool:
         """Whether there is anybody to ask."""
-        return any(one is not None for one in self._processes)
+        return bool(self._there)
 
     @property
     def alive(self) -> int:
         """How many processes answer."""
-        return sum(one is not None for one in self._processes)
+        return len(self._there)
 
     @property
     def pids(self) -> list[int]:
         """The numbers of the processes that answer."""
-        return [one.pid for one in self._processes if one is not None]
+        return [one.pid for _, one in self._there]
+
+    @property
+    def _there(self) -> list[tuple[int, EngineProcess]]:
+        return [(place, one) for place, one in enumerate(self._processes) if one is not None and not one.gone.is_set()]
 
     def seconds_until_done(self, cost: int) -> float:
         """When something of that many tokens would be done if it came now, estimated from all that is on its way."""
-        ahead = min((one.outstanding for one in self._processes if one is not None), default=0)
+        ahead = min((one.outstanding for _, one in self._there), default=0)
         return (ahead + cost) / self._rate
 
     async def load(self, key: str, folder: str, digest: str) -> int:
@@ -128,7 +132,7 @@ class Host:
             What loading it raises, and then no process has it. EngineDown.
         """
         async with self._changing:
-            processes = [one for one in self._processes if one is not None]
+            processes = [one for _, one in self._there]
             if not processes:
                 raise _nobody()
             found = await asyncio.gather(*(one.load(key, folder, digest) for one in processes), return_exceptions=True)
@@ -144,7 +148,7 @@ class Host:
         """Forget a judge."""
         async with self._changing:
             self._loaded.pop(key, None)
-            await asyncio.gather(*(one.unload(key) for one in self._processes if one is not None), return_exceptions=True)
+            await asyncio.gather(*(one.unload(key) for _, one in self._there), return_exceptions=True)
 
     async def ask(
         self,
@@ -203,17 +207,18 @@ class Host:
 
     async def _choose(self, content: Content, cost: int, deadline: float | None, session: int | None) -> tuple[int, EngineProcess]:
         if not self.ready:
+            self._back.clear()
             left = PATIENCE if deadline is None else deadline - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._back.wait(), max(0.0, left))
-        there = [(one.outstanding, place, one) for place, one in enumerate(self._processes) if one is not None]
-        if not there:
+        if not self._there:
             raise _nobody()
-        least, place, process = min(there, key=lambda one: one[:2])
+        place, process = min(self._there, key=lambda one: one[1].outstanding)
+        least = process.outstanding
         known = self._readers.get(hash(content.windows)) if session is None else self._sessions.get(session)
         if known is not None:
             reader = self._processes[known]
-            if reader is not None and (session is not None or reader.outstanding <= least + cost):
+            if reader is not None and not reader.gone.is_set() and (session is not None or reader.outstanding <= least + cost):
                 place, process = known, reader
         if session is not None:
             self._sessions[session] = place
@@ -227,8 +232,6 @@ class Host:
             await self._watch(place, process)
             self.deaths += 1
             self._processes[place] = None
-            if not self.ready:
-                self._back.clear()
             _log.error("engine process %d of %s has ended; it is being started again", process.pid, self.terms.backbone)
             await process.close()
             pause = 0.0 if time.monotonic() - began > LONGEST_PAUSE else min(LONGEST_PAUSE, pause * 2 or 0.25)

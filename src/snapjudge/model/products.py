@@ -1,6 +1,7 @@
 """The frozen product of a linear layer, laid out once for the machine it runs on.
 
-float32 as it is; bfloat16 in oneDNN's own layout, which otherwise is made anew at every call (a fifth of the time of a short pass); int8 with one scale
+float32 as it is; bfloat16 in oneDNN's own layout, which otherwise is made anew at every call (a fifth of the time of a short pass), and on processors with
+AMX in pieces of the inner size, since there the order of a longer sum depends on how many rows there are (docs/design/0006); int8 with one scale
 per output channel and, at run time, one per row of activations, accumulated in whole numbers: exact, and so the same in any pack. A plain weight is let go
 when the laid-out one is made, and made again from it where training asks for gradients. Knows nothing of adapters.
 
@@ -17,6 +18,7 @@ from snapjudge.model.attention import Switch
 
 _ZERO = 128  # of unsigned activations: oneDNN's fast kernels take those
 _LARGEST = 127.0
+_AMX_INPUTS = 448
 _NEAR = 1 << 20  # numbers that stay near the processor from one operation to the next
 
 
@@ -42,7 +44,7 @@ class PlainProduct:
 
     def __init__(self, base: nn.Linear) -> None:
         self._base = base
-        self._packed: Tensor | None = None
+        self._packed: list[Tensor] = []  # pieces of the inner size, in oneDNN's layout
 
     def __call__(self, x_TI: Tensor, switch: Switch) -> Tensor:
         """The product for inference, [T, O]."""
@@ -50,19 +52,26 @@ class PlainProduct:
             from snapjudge.model.kernels.products import product  # noqa: PLC0415 - Triton is there where there is an accelerator
 
             return product(x_TI, self._base.weight, self._base.bias)
-        if self._packed is None and _packable(self._base.weight):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._base.weight.detach().contiguous())
+        if not self._packed and _packable(self._base.weight):
+            pieces_OI = self._base.weight.detach().split(_piece(self._base.in_features), 1)
+            self._packed = [torch.ops.mkldnn._reorder_linear_weight(piece_OI.contiguous()) for piece_OI in pieces_OI]
             _let_go(self._base)
-        if self._packed is None:
+        if not self._packed:
             return functional.linear(x_TI, self._base.weight, self._base.bias)
-        y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, self._packed, self._base.bias, "none", [], "")
-        return y_TO
+        if len(self._packed) == 1:
+            return _packed_product(x_TI, self._packed[0], self._base.bias)
+        parts_TI = x_TI.split(_piece(self._base.in_features), 1)
+        y_TO = _packed_product(parts_TI[0], self._packed[0], self._base.bias).float()
+        for part_TI, piece in zip(parts_TI[1:], self._packed[1:], strict=True):
+            y_TO += _packed_product(part_TI, piece, None)
+        return y_TO.to(x_TI.dtype)
 
     def differentiable(self, x: Tensor) -> Tensor:
         """The same with gradients for x."""
-        if self._packed is not None:
-            self._base.weight = nn.Parameter(self._packed.to_dense(), requires_grad=False)
-            self._packed = None
+        if self._packed:
+            weight_OI = torch.cat([piece.to_dense() for piece in self._packed], 1)
+            self._base.weight = nn.Parameter(weight_OI, requires_grad=False)
+            self._packed = []
         return functional.linear(x, self._base.weight, self._base.bias)
 
 
@@ -120,6 +129,19 @@ def _quantised(x_TI: Tensor) -> tuple[Tensor, Tensor]:
 def _let_go(base: nn.Linear) -> None:
     """Give the plain weight's memory back; its shape and type are still asked for."""
     base.weight = nn.Parameter(torch.empty_like(base.weight, device="meta"), requires_grad=False)
+
+
+def _packed_product(x_TI: Tensor, packed: Tensor, bias_O: Tensor | None) -> Tensor:
+    y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, packed, bias_O, "none", [], "")
+    return y_TO
+
+
+def _piece(inputs: int) -> int:
+    """How many inputs a product may sum over so that its order is the same for any number of rows: all of them, but on processors with AMX."""
+    if inputs <= _AMX_INPUTS or not torch.cpu._is_amx_tile_supported():
+        return inputs
+    pieces = -(-inputs // _AMX_INPUTS)
+    return -(-inputs // (32 * pieces)) * 32
 
 
 def _packable(weight: Tensor) -> bool:
