@@ -42,6 +42,7 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── NotFound                   not_found                   no such path, or no such thing under it
     ├── MethodInvalid              method_invalid              a path that takes other methods
     ├── SettingsInvalid            settings_invalid            a file of settings or keys with problems (all of them, at once)
+    ├── ServerUnreachable          server_unreachable          no snapjudge server answers there
     ├── ServeFailed                serve_failed                a server that cannot bind its address, or read its TLS files
     ├── EndpointInvalid            endpoint_invalid            a file of endpoints with problems, or a key that is not set
     ├── EndpointFailed             endpoint_failed             an endpoint that is down, or refuses key, model or request
@@ -414,6 +415,14 @@ class SettingsInvalid(_WithProblems):
 
     code = "settings_invalid"
     status = 422
+
+
+class ServerUnreachable(SnapjudgeError):
+    """No snapjudge server answers there; `begun` says whether it may have got the call."""
+
+    code = "server_unreachable"
+    status = 502
+    begun = False
 
 
 class ServeFailed(SnapjudgeError):

@@ -46,6 +46,17 @@ def test_every_command_and_option_is_documented():
         assert options == set(listed.get(name, "").split()), name
 
 
+def test_every_path_of_the_server_is_documented():
+    from snapjudge.serve.app import make_routes
+    from snapjudge.serve.service import Service
+    from snapjudge.serve.settings import ServeSettings
+
+    page = (DOCS / "serving.md").read_text()
+    for path, methods in make_routes(Service(ServeSettings())).openapi()["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in page, (method, path)
+
+
 def test_every_key_of_the_metric_file_is_documented():
     page = (DOCS / "metrics.md").read_text()
     for name in Metric.model_fields:

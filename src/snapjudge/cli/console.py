@@ -28,6 +28,14 @@ MappingOption = Annotated[list[str] | None, typer.Option("--map", help="FIELD=CO
 MetricFile = Annotated[Path | None, typer.Option("--metric", help="the metric file (YAML); metric.yaml in the data set's folder unless said")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
+_EXTRAS = {
+    "serve": ("fastapi", "starlette", "uvicorn", "httptools", "uvloop", "websockets", "prometheus_client", "limits", "httpx"),
+    "local": (
+        *("torch", "transformers", "scipy", "sklearn", "jinja2", "markupsafe", "pyarrow", "datasketch", "cleanlab", "py3langid", "openai", "stamina", "faker"),
+        *("optuna", "safetensors", "tokenizers"),
+    ),
+}
+
 
 @contextmanager
 def shown_errors(*, as_json: bool = False) -> Iterator[None]:
@@ -37,24 +45,11 @@ def shown_errors(*, as_json: bool = False) -> Iterator[None]:
     except SnapjudgeError as error:
         fail(error, as_json=as_json)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in (
-            "torch",
-            "transformers",
-            "scipy",
-            "sklearn",
-            "jinja2",
-            "markupsafe",
-            "pyarrow",
-            "datasketch",
-            "cleanlab",
-            "py3langid",
-            "openai",
-            "stamina",
-            "faker",
-            "optuna",
-        ):
+        module = (error.name or "").partition(".")[0]
+        extra = next((name for name, modules in _EXTRAS.items() if module in modules), None)
+        if extra is None:
             raise
-        missing = ExtraMissing(f"this command needs the local extra, and {error.name} is not installed", hint="pip install 'snapjudge[local]'")
+        missing = ExtraMissing(f"this command needs the {extra} extra, and {error.name} is not installed", hint=f"pip install 'snapjudge[{extra}]'")
         fail(missing, as_json=as_json)
 
 

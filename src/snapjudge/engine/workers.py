@@ -14,6 +14,12 @@ import torch
 _SOFT = 1  # omp_pause_soft of OpenMP 5.0: workers end, settings stay
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads from now on; 0 leaves it to torch."""
+    if count:
+        torch.set_num_threads(count)
+
+
 def give_back_workers() -> None:
     """End the calling thread's idle workers; its next product starts new ones. Does nothing where torch has no OpenMP of its own."""
     library = _openmp()

@@ -14,13 +14,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from snapjudge.engine import requests as engine_requests
 from snapjudge.engine.engine import Engine
 from snapjudge.engine.requests import Read
 from snapjudge.engine.session import Session
+from snapjudge.engine.workers import use_threads
 from snapjudge.errors import AdapterUnknown, BundleInvalid, EngineClosed, EngineFailed, SnapjudgeError
 from snapjudge.generalist import open_terms
 from snapjudge.judge import Judge
@@ -28,8 +28,7 @@ from snapjudge.live.messages import Ask, Cancel, Close, Done, Failed, Found, Loa
 from snapjudge.model.adapter import Adapter, load_adapter
 from snapjudge.model.asking import Answer, Asking, Wording
 from snapjudge.model.hub import load_backbone
-from snapjudge.model.reading import Question, embedding
-from snapjudge.model.readout import combine
+from snapjudge.model.reading import Question, embedding_of, reading_of
 from snapjudge.store.bundles import load_bundle
 
 WORDINGS = 4096  # kept ready to be asked
@@ -180,10 +179,10 @@ class Worker:
         asked.when_done(done)
 
     def _found(self, ask: Ask, judges: Sequence[Question], open_ones: Sequence[Wording], answers: Sequence[engine_requests.Answer]) -> Found:
-        log_p = [_log_p([answer.logits[place] for answer in answers], ask.orders, question) for place, question in enumerate(judges)]
+        log_p = [reading_of([answer.logits[place] for answer in answers], ask.orders, question.metric) for place, question in enumerate(judges)]
         windows: list[tuple[Answer, ...]] = []
         for answer in answers if open_ones else ():
-            readings = [_log_p([logits], 1, one.question) for one, logits in zip(open_ones, answer.logits[len(judges) :], strict=True)]
+            readings = [reading_of([logits], 1, one.question.metric) for one, logits in zip(open_ones, answer.logits[len(judges) :], strict=True)]
             windows.append(tuple(self._asking.answers(open_ones, readings, None if answer.summary is None else _embedding([answer]))))
         return Found(
             ask.number,
@@ -228,12 +227,8 @@ class _Asked:
             future.cancel()
 
 
-def _log_p(logits: Sequence[Sequence[float]], orders: int, question: Question) -> tuple[float, ...]:
-    return tuple(map(float, combine([torch.tensor(row) for row in logits], orders, question.metric)))
-
-
-def _embedding(answers: Sequence[engine_requests.Answer]) -> torch.Tensor:
-    return embedding(torch.stack([answer.summary for answer in answers if answer.summary is not None]))
+def _embedding(answers: Sequence[engine_requests.Answer]) -> Any:
+    return embedding_of([answer.summary for answer in answers if answer.summary is not None])
 
 
 def _left(deadline: float | None) -> float | None:
@@ -258,8 +253,7 @@ def main(descriptor: int) -> None:
     start = next(messages, None)
     if not isinstance(start, Start):
         return
-    if start.threads:
-        torch.set_num_threads(start.threads)
+    use_threads(start.threads)
     try:
         worker = Worker(start, send)
     except SnapjudgeError as error:

@@ -60,7 +60,7 @@ def read_and_embed(backbone: Backbone, work: Iterable[Work]) -> Iterator[tuple[l
     for step in _steps(work, STEP_TOKENS):
         summarised: dict[Ids, torch.Tensor] = {}
         readings = _read_step(backbone, step, summarised)
-        yield from zip(readings, [embedding(torch.stack([summarised[window] for window in content.windows])) for content, _ in step], strict=True)
+        yield from zip(readings, [embedding_of([summarised[window] for window in content.windows]) for content, _ in step], strict=True)
 
 
 def _steps(work: Iterable[Work], step_tokens: int) -> Iterator[list[Work]]:
@@ -139,6 +139,11 @@ def _reading(content: Content, question: Question, logits: Sequence[torch.Tensor
     return Reading(tuple(float(value) for value in log_p_L), len(content.windows) // content.orders)
 
 
+def reading_of(rows: Sequence[Sequence[float]], orders: int, metric: Metric) -> tuple[float, ...]:
+    """One content's label log-probabilities from the label logits of all its reads (orders x windows, order by order), as an engine tells them."""
+    return tuple(map(float, combine([torch.tensor(row) for row in rows], orders, metric)))
+
+
 def over_windows(log_p: Sequence[Sequence[float]], metric: Metric) -> tuple[float, ...]:
     """One content's label log-probabilities from those of its windows (any logits will do), as the metric combines them."""
     return tuple(map(float, combine([torch.tensor(row, dtype=torch.float64) for row in log_p], 1, metric)))
@@ -151,7 +156,12 @@ def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch
         windows = [window for content, _ in step for window in content.windows]
         found = iter([summary for pack in _packs(windows) for summary in backbone.step([NewTokens(ids) for ids in pack], [], summaries=True).summaries])
         for content, _ in step:
-            yield embedding(torch.stack([next(found) for _ in content.windows]))
+            yield embedding_of([next(found) for _ in content.windows])
+
+
+def embedding_of(summaries: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The frozen embedding [D] of a content from the summaries [D] of its windows."""
+    return embedding(torch.stack(list(summaries)))
 
 
 def embedding(summaries_WD: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """The application: routes, error bodies, and the gate around them."""
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -17,7 +16,6 @@ from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_metho
 from snapjudge.serve.service import Service
 from snapjudge.serve.settings import ServeSettings
 
-_log = logging.getLogger(__name__)
 _ABOUT = "Single-token judges in front of live traffic: each content is read once and judged by many. Every refusal has the same body, with the next step."
 _REFUSALS = {
     401: "no API key, or an unknown one",
@@ -37,6 +35,12 @@ _REFUSALS = {
 def make_app(settings: ServeSettings) -> tuple[Gate, Service]:
     """A server's application and its parts; the engines start with its lifespan."""
     service = Service(settings)
+    app = make_routes(service)
+    return Gate(app, settings, service.keys, service.metrics, service), service
+
+
+def make_routes(service: Service) -> FastAPI:
+    """All routes, without the gate around them."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -64,10 +68,7 @@ def make_app(settings: ServeSettings) -> tuple[Gate, Service]:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
-    return Gate(app, settings, service.keys, service.metrics, service), service
-
-
-Handler = Callable[[Request, Exception], Awaitable[Response]]
+    return app
 
 
 async def _known(request: Request, error: Exception) -> Response:

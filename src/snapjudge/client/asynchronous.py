@@ -1,0 +1,148 @@
+"""The client for code that waits in tasks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+import stamina
+
+from snapjudge.client import calls
+from snapjudge.client.calls import Call, Question, Terms
+from snapjudge.core.api import Answer, AppendResponse, Item, ItemAnswers, JudgeList, JudgeResponse, LoadedJudge
+
+T = TypeVar("T")
+Items = Iterable[Item | Mapping[str, Any]]
+
+
+class AsyncClient:
+    """A server, as seen from an event loop; may be shared between its tasks.
+
+    Args:
+        url: where it is; the environment variable SNAPJUDGE_URL, else http://127.0.0.1:8321, unless said.
+        key: the API key; SNAPJUDGE_API_KEY unless said.
+        deadline: seconds within which answers are of use, tries and waits between them included; the server's own where None.
+        attempts: tries of one call. Calls that the server was too busy for, and those it did not get, are sent again.
+        transport: httpx's, where it is another than the network.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        deadline: float | None = None,
+        attempts: int = 4,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.terms = Terms.of(url, key, deadline, attempts)
+        self._http = httpx.AsyncClient(base_url=self.terms.url, headers=self.terms.headers, transport=transport)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def score(self, judge: str, *, source: str = "", deadline: float | None = None, **inputs: Any) -> Answer:
+        """One judge's answer about one set of inputs: `await client.score("toxicity", output="...")`.
+
+        Raises:
+            JudgeUnknown, EngineBusy, DeadlineMissed, ServerUnreachable, KeyInvalid and whatever else the server tells.
+        """
+        response = await self.judge([Item(inputs=inputs, source=source)], [judge], deadline=deadline)
+        return response.results[0].answers[0]
+
+    async def judge(self, items: Items, judges: Sequence[str] = (), questions: Sequence[Question] = (), *, deadline: float | None = None) -> JudgeResponse:
+        """Answers of some judges, and to open questions, about some items.
+
+        Raises:
+            As `score`.
+        """
+        return await self._called(calls.judging(self.terms, items, judges, questions, deadline))
+
+    async def judge_many(
+        self, items: Items, judges: Sequence[str] = (), questions: Sequence[Question] = (), *, batch: int = 16, at_once: int = 4
+    ) -> AsyncIterator[ItemAnswers]:
+        """The same for any number of items, in their order, some calls at a time; items are taken as they are needed."""
+        left = iter(items)
+        running: list[asyncio.Task[JudgeResponse]] = []
+        try:
+            while True:
+                while len(running) < at_once and (some := [calls.as_item(one) for one in islice(left, batch)]):
+                    running.append(asyncio.create_task(self.judge(some, judges, questions)))
+                if not running:
+                    return
+                for one in (await running.pop(0)).results:
+                    yield one
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def judges(self) -> JudgeList:
+        """The judges that answer."""
+        return await self._called(calls.listing())
+
+    async def load(self, judge: str, *, alias: str = "") -> LoadedJudge:
+        """Load a judge, by name or by a folder on the server's disk."""
+        return await self._called(calls.loading(judge, alias))
+
+    async def unload(self, judge: str) -> None:
+        """Unload a judge."""
+        await self._called(calls.unloading(judge))
+
+    async def alias(self, name: str, judge: str) -> None:
+        """Point a name at a judge."""
+        await self._called(calls.pointing(name, judge))
+
+    async def conversation(self, judges: Sequence[str], *, source: str = "", **fields: Any) -> "AsyncConversation":
+        """A conversation that is judged as it grows; `fields` stand before its messages, such as context."""
+        state = await self._called(calls.opening(self.terms, judges, fields, source))
+        return AsyncConversation(self, state.session)
+
+    async def append(self, session: str, messages: Sequence[Mapping[str, Any]], *, judge: bool = True, deadline: float | None = None) -> AppendResponse:
+        """Add turns to a session; see `conversation`."""
+        return await self._called(calls.appending(self.terms, session, messages, deadline, judge=judge))
+
+    async def close_session(self, session: str) -> None:
+        """Forget a session."""
+        await self._called(calls.closing(session))
+
+    async def _called(self, call: Call[T]) -> T:
+        async for attempt in stamina.retry_context(on=call.worth_another_try, attempts=self.terms.attempts, **calls.WAITS):
+            with attempt:
+                try:
+                    response = await self._http.send(call.sent(self._http))
+                except httpx.TransportError as error:
+                    raise calls.unreachable(self.terms.url, error) from error
+                if not response.is_success:
+                    raise calls.failure(response)
+                return call.read(response)
+        raise AssertionError("a retry context ends with an answer or an error")
+
+
+class AsyncConversation:
+    """A conversation on a server, judged as it grows. Made by `AsyncClient.conversation`."""
+
+    def __init__(self, client: AsyncClient, session: str) -> None:
+        self._client, self.session = client, session
+
+    async def __aenter__(self) -> "AsyncConversation":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def append(self, *messages: Mapping[str, Any], judge: bool = True, deadline: float | None = None) -> AppendResponse:
+        """Add turns and ask about all of it; without `judge` they are only read ahead."""
+        return await self._client.append(self.session, messages, judge=judge, deadline=deadline)
+
+    async def close(self) -> None:
+        """Let it go."""
+        await self._client.close_session(self.session)
