@@ -185,7 +185,7 @@ def test_bodies_that_are_too_large_or_compressed_are_refused_unread():
             client.score("toxicity", output="x" * 5000)
         long = httpx.post(f"{address}/v1/judge", content=(b"x" * 1024 for _ in range(10)))
         assert long.status_code == 413
-        packed = httpx.post(f"{address}/v1/judge", content=b"x", headers={"content-encoding": "gzip"})
+        packed = httpx.post(f"{address}/v1/judge", content=b"x", headers={"content-encoding": "br"})
         assert packed.status_code == 415
 
 

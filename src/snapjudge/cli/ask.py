@@ -10,7 +10,6 @@ from snapjudge.core.precision import Precision
 
 if TYPE_CHECKING:
     from snapjudge.core.judgement import Judgement
-    from snapjudge.core.metric import Metric
     from snapjudge.core.question import OpenQuestion
 
 
@@ -73,7 +72,7 @@ def _judged(names: list[str], text: str | None, inputs: dict[str, Any], backbone
     judges = [Judge.load(name, backbone=backbone, dtype=precision) for name in names]
     groups: dict[str, list[Judge]] = defaultdict(list)
     for one in judges:
-        groups["" if text is None else _place(one.metric, inputs)].append(one)
+        groups["" if text is None else one.metric.place_of_text(inputs)].append(one)
     if text is not None and (not any(groups) or ("" in groups and "output" in inputs)):
         deaf = ", ".join(one.name for one in groups[""])
         hint = "give a text once, and each field by its name: --field output=... --field context=..."
@@ -145,12 +144,6 @@ def _questions(texts: "list[str] | tuple[()]", reworded: "list[str] | tuple[()]"
     except ValidationError as error:
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise OptionInvalid(f"the question cannot be asked: {reason}", hint='--question "What is it about?" --options billing,refund') from error
-
-
-def _place(metric: "Metric", inputs: dict[str, Any]) -> str:
-    """The field that the plain text of the command line goes to; none where all are given by name."""
-    left = [name for name in metric.ordered_inputs if name not in inputs]
-    return "output" if "output" in left else left[-1] if left else ""
 
 
 def _standard_input() -> str:

@@ -4,7 +4,7 @@ Knows nothing of files or tokenizers; `core.metric_file` reads the YAML, `model.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
@@ -92,6 +92,11 @@ class Metric(Frozen):
     def needed_inputs(self) -> tuple[InputName, ...]:
         """The inputs that every example has; where all are optional, the last stands for them."""
         return tuple(name for name in self.ordered_inputs if name not in self.optional) or self.ordered_inputs[-1:]
+
+    def place_of_text(self, given: Collection[str] = ()) -> str:
+        """The field that a text without a name goes to: the output, or the last that is not given; none where all are."""
+        left = [name for name in self.ordered_inputs if name not in given]
+        return "output" if "output" in left else left[-1] if left else ""
 
     @property
     def inputs_in_words(self) -> str:

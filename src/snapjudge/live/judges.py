@@ -19,7 +19,7 @@ from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import BundleInvalid, JudgeUnknown
 from snapjudge.live.backing import Backing
 from snapjudge.live.host import HostTerms
-from snapjudge.live.judging import Asked, Growing, Spent, judge_items, read_ahead
+from snapjudge.live.judging import Asked, Growing, InputsOf, Spent, as_given, judge_items, read_ahead
 from snapjudge.live.roster import Loaded, Roster
 from snapjudge.store.bundles import Bundle, find_bundle, load_bundle
 
@@ -148,10 +148,12 @@ class LiveJudges:
         """
         return await self.answer(items, self.asked(judges, questions), deadline=deadline)
 
-    async def answer(self, items: Sequence[Item], asked: Asked, *, deadline: float | None = None) -> tuple[list[ItemAnswers], Spent]:
+    async def answer(
+        self, items: Sequence[Item], asked: Asked, *, deadline: float | None = None, inputs_of: InputsOf = as_given
+    ) -> tuple[list[ItemAnswers], Spent]:
         """The same of those whom `asked` has found."""
         with self.held(asked):
-            return await judge_items(items, asked, self.backings, self._generalist, deadline=deadline)
+            return await judge_items(items, asked, self.backings, self._generalist, deadline=deadline, inputs_of=inputs_of)
 
     async def ask_again(
         self, item: Item, asked: Asked, growing: Growing, *, only_read: bool = False, deadline: float | None = None

@@ -27,6 +27,14 @@ T = TypeVar("T")
 _WHOLE = (EngineBusy, EngineClosed, EngineFailed)  # what ends a request as a whole, rather than one answer of it
 
 
+InputsOf = Callable[[Item, Metric | None], Mapping[str, Any]]
+
+
+def as_given(item: Item, _: Metric | None) -> Mapping[str, Any]:
+    """The item's fields, for everybody."""
+    return item.inputs
+
+
 @dataclass(frozen=True)
 class Asked:
     """Whom a request asks: judges with the names they were asked by, and open questions that no judge answers, each at its place among the answers."""
@@ -87,10 +95,15 @@ class _Group:
 
 
 class Rendered:
-    """One item's checked inputs and contents, each made once for all who read the same."""
+    """One item's checked inputs and contents, each made once for all who read the same.
 
-    def __init__(self, item: Item) -> None:
-        self._item = item
+    Args:
+        inputs_of: the fields that a metric's judge is given of an item, those that open questions are put about where there is no metric; the same for metrics
+            of the same inputs.
+    """
+
+    def __init__(self, item: Item, inputs_of: "InputsOf") -> None:
+        self._item, self._inputs_of = item, inputs_of
         self._checked: dict[object, dict[str, Any] | SnapjudgeError] = {}
         self._lengths: dict[object, int] = {}
         self._contents: dict[object, Content | SnapjudgeError] = {}
@@ -121,16 +134,16 @@ class Rendered:
         """
         key = INPUT_NAMES, INPUT_NAMES
         if key not in self._checked:
-            self._checked[key] = _caught(lambda: check_inputs(self._item.inputs, *key))
+            self._checked[key] = _caught(lambda: check_inputs(self._inputs_of(self._item, None), *key))
         own = _or_raised(self._checked[key])
-        place = host, tuple(own), False, False
+        place = host, "open"
         if place not in self._contents:
             self._contents[place] = _caught(lambda: Content(content_windows(own, rules)))
         return _or_raised(self._contents[place])
 
     def _inputs(self, key: tuple[tuple[str, ...], tuple[str, ...]], metric: Metric) -> dict[str, Any]:
         if key not in self._checked:
-            self._checked[key] = _caught(lambda: check_inputs(self._item.inputs, metric.ordered_inputs, metric.optional))
+            self._checked[key] = _caught(lambda: check_inputs(self._inputs_of(self._item, metric), metric.ordered_inputs, metric.optional))
         return _or_raised(self._checked[key])
 
     def _content(self, place: object, own: Mapping[str, Any], metric: Metric, rules: PromptRules) -> Content:
@@ -147,6 +160,7 @@ async def judge_items(
     *,
     deadline: float | None = None,
     growing: Growing | None = None,
+    inputs_of: InputsOf = as_given,
 ) -> tuple[list[ItemAnswers], Spent]:
     """The answers about some items, in order; an input that a judge cannot read is that answer's abstention.
 
@@ -155,6 +169,7 @@ async def judge_items(
         generalist: the digest of the backbone that open questions are put to.
         deadline: on the monotonic clock.
         growing: the one item is a content that grows, and this is what is known of it from before.
+        inputs_of: as `Rendered` says.
 
     Raises:
         EngineBusy, DeadlineMissed, EngineDown, EngineFailed: of the request as a whole.
@@ -164,7 +179,7 @@ async def judge_items(
     groups = [
         _answered(group, own, spent, deadline, growing)
         for item, own in zip(items, answers, strict=True)
-        for group in _groups(item, asked, own, backings, generalist)
+        for group in _groups(Rendered(item, inputs_of), asked, own, backings, generalist)
     ]
     if len(groups) == 1:
         await groups[0]
@@ -173,9 +188,8 @@ async def judge_items(
     return [ItemAnswers(id=item.id, answers=tuple(one for one in own if one is not None)) for item, own in zip(items, answers, strict=True)], spent
 
 
-def _groups(item: Item, asked: Asked, answers: list[Answer | None], backings: Mapping[str, Backing], generalist: str) -> list[_Group]:
+def _groups(rendered: Rendered, asked: Asked, answers: list[Answer | None], backings: Mapping[str, Backing], generalist: str) -> list[_Group]:
     """What is asked about an item, content by content; the abstentions of inputs that cannot be read are put down already."""
-    rendered = Rendered(item)
     groups: dict[tuple[str, Content], _Group] = {}
     for place, name, judge in asked.judges:
         backing = backings[judge.host]
@@ -241,7 +255,7 @@ async def _grown(group: _Group, keys: Sequence[str], cost: int, deadline: float 
 async def read_ahead(item: Item, asked: Asked, backings: Mapping[str, Backing], growing: Growing, *, deadline: float | None) -> Spent:
     """Read a growing content without asking anything, where what is read now need not be read again."""
     spent = Spent()
-    rendered = Rendered(item)
+    rendered = Rendered(item, as_given)
     for host, judges in {judge.host: judge for _, _, judge in asked.judges}.items():
         backing = backings[host]
         content, _ = rendered.content(judges, backing.rules)

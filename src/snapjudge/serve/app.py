@@ -15,6 +15,7 @@ from snapjudge.serve.bodies import describe, problems_of
 from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_method
 from snapjudge.serve.service import Service
 from snapjudge.serve.settings import ServeSettings
+from snapjudge.serve.wires import chat, decisions, models, moderations, systemone, vllm
 
 _ABOUT = "Single-token judges in front of live traffic: each content is read once and judged by many. Every refusal has the same body, with the next step."
 _REFUSALS = {
@@ -24,7 +25,7 @@ _REFUSALS = {
     408: "a body that took too long",
     409: "in the way of something else",
     413: "a body that is too large",
-    415: "a compressed body",
+    415: "a compression that is not known",
     422: "a body that cannot be read",
     429: "busy, or a key's rate: `Retry-After` says when to come again",
     503: "stopping, or no engine runs just now: `Retry-After` says when to come again",
@@ -62,8 +63,8 @@ def make_routes(service: Service) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": told} for status, told in _REFUSALS.items()},
     )
     app.state.service = service
-    for router in (native.router, health.router):
-        app.include_router(router)
+    for part in (native, health, decisions, systemone, models, moderations, chat, vllm):
+        app.include_router(part.router)
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)

@@ -16,6 +16,7 @@ from snapjudge.errors import Draining, EngineBusy, MethodInvalid, NotFound, Prob
 from snapjudge.serve.keys import Keys
 from snapjudge.serve.metrics import Metrics
 from snapjudge.serve.settings import ServeSettings
+from snapjudge.serve.unpacking import UNPACKED, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -44,7 +45,7 @@ class Gate:
 
     def __init__(self, app: App, settings: ServeSettings, keys: Keys, metrics: Metrics, state: State) -> None:
         self._app, self._settings, self._keys, self._metrics, self._state = app, settings, keys, metrics, state
-        self._in_flight = 0
+        self._in_flight, self._most = 0, settings.bounds.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, WebSocket, or the lifespan."""
@@ -97,10 +98,11 @@ class Gate:
             raise Draining("the server is stopping", hint="send it to another one, or again when this one is back", retry_after=1.0)
         if self._in_flight > self._settings.bounds.in_flight:
             raise Draining(f"{self._in_flight - 1} requests are being answered, the most at once", hint="try again in a moment", retry_after=1.0)
-        if (coding := headers.get(b"content-encoding", b"identity")) != b"identity":
-            raise _problem("content-encoding", coding.decode("latin-1")[:80], "identity: bodies are sent as they are", status=415)
-        if (length := headers.get(b"content-length")) is not None and int(length) > self._settings.bounds.body_bytes:
-            raise self._too_large()
+        if (coding := headers.get(b"content-encoding", b"identity").strip().lower()) not in UNPACKED:
+            known = ", ".join(name.decode() for name in UNPACKED)
+            raise _problem("content-encoding", coding.decode("latin-1")[:80], f"one of {known}", status=415)
+        if (length := headers.get(b"content-length")) is not None and int(length) > self._most:
+            raise too_large(self._most)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """All of a request's body.
@@ -116,11 +118,11 @@ class Gate:
                 raise ConnectionError
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._settings.bounds.body_bytes:
-                raise self._too_large()
+            if size > self._most:
+                raise too_large(self._most)
             if not message.get("more_body", False):
                 break
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = UNPACKED[headers.get(b"content-encoding", b"identity").strip().lower()](parts[0] if len(parts) == 1 else b"".join(parts), self._most)
         if headers.get(b"content-type", b"").startswith(b"multipart/"):
             return body
         if (depth := depth_of(body, self._settings.bounds.body_depth)) > self._settings.bounds.body_depth:
@@ -210,10 +212,6 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008 if error.status in (401, 403) else 1013, "reason": error.code})
             return
         await self._app(scope, receive, send)
-
-    def _too_large(self) -> RequestTooLarge:
-        most = self._settings.bounds.body_bytes
-        return RequestTooLarge(f"the body is larger than {most} bytes", hint="send less at once, or raise the server's --body-mb")
 
 
 class _Answering:

@@ -24,6 +24,7 @@ class Service:
     """Made before the engines run; `start` starts them.
 
     Attributes:
+        started: when, in seconds of the epoch.
         stopping: whether it was told to stop; /readyz says so.
         draining: whether it takes nothing new any more.
         failure: why it could not start.
@@ -31,11 +32,17 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings, self.keys, self.metrics = settings, Keys.read(settings.keys), Metrics()
+        self.started = int(time.time())
         self.stopping = self.draining = False
         self.failure: SnapjudgeError | None = None
         self._starting: asyncio.Task[None] | None = None
         self._judges: LiveJudges | None = None
         self._sessions: Sessions | None = None
+
+    @property
+    def started_on(self) -> str:
+        """The day it was started, as YYYY-MM-DD."""
+        return time.strftime("%Y-%m-%d", time.gmtime(self.started))
 
     def begin(self) -> None:
         """Start in the background: health is told meanwhile, and `failure` where it cannot start."""
