@@ -41,6 +41,8 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── SessionUnknown             session_unknown             no such session, or one of another key, or one that was forgotten
     ├── NotFound                   not_found                   no such path, or no such thing under it
     ├── MethodInvalid              method_invalid              a path that takes other methods
+    ├── PolicyInvalid              policy_invalid              a guard policy with problems (all of them, at once)
+    ├── PolicyUnknown              policy_unknown              no policy of that name is loaded
     ├── SettingsInvalid            settings_invalid            a file of settings or keys with problems (all of them, at once)
     ├── ServerUnreachable          server_unreachable          no snapjudge server answers there
     ├── ServeFailed                serve_failed                a server that cannot bind its address, or read its TLS files
@@ -53,7 +55,7 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 class SnapjudgeError(Exception):
@@ -126,6 +128,11 @@ class _WithProblems(SnapjudgeError):
         super().__init__("\n".join(lines), hint=hint)
         self.source = source
         self.problems = tuple(problems)
+
+    @classmethod
+    def one(cls, source: str, path: str, found: str, expected: str, *, hint: str = "") -> Self:
+        """An error of a single problem."""
+        return cls(source, [Problem(path, found, expected)], hint=hint)
 
     def as_dict(self) -> dict[str, object]:
         """The error body with its problems one by one."""
@@ -408,6 +415,20 @@ class MethodInvalid(SnapjudgeError):
 
     code = "method_invalid"
     status = 405
+
+
+class PolicyInvalid(_WithProblems):
+    """A guard policy with problems, all of them listed."""
+
+    code = "policy_invalid"
+    status = 422
+
+
+class PolicyUnknown(SnapjudgeError):
+    """No policy of that name is loaded."""
+
+    code = "policy_unknown"
+    status = 404
 
 
 class SettingsInvalid(_WithProblems):

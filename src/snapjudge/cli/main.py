@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from snapjudge import __version__
-from snapjudge.cli import ask, compare, data, demo, estimate, judges, keys, merge, metric, plan, pretrain, prove, score, serve, show, train
+from snapjudge.cli import ask, compare, data, demo, estimate, guard, judges, keys, merge, metric, plan, pretrain, prove, score, serve, show, train
 
 app = typer.Typer(
     name="snapjudge",
@@ -32,6 +32,7 @@ app.add_typer(metric.app, name="metric")
 app.add_typer(data.app, name="data")
 app.add_typer(compare.suite, name="suite")
 app.add_typer(keys.app, name="keys")
+app.add_typer(guard.app, name="guard")
 
 
 @app.callback(invoke_without_command=True)

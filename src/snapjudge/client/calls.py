@@ -11,21 +11,26 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from snapjudge.core.api import (
     AliasRequest,
     AppendRequest,
     AppendResponse,
+    GuardRequest,
+    GuardResponse,
     Item,
     JudgeList,
     JudgeRequest,
     JudgeResponse,
     LoadedJudge,
     LoadRequest,
+    PolicyList,
+    PolicyState,
     SessionRequest,
     SessionState,
 )
+from snapjudge.core.policy import Stage
 from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import EngineBusy, OptionInvalid, ServerUnreachable, SnapjudgeError
 
@@ -186,6 +191,34 @@ def appending(terms: Terms, session: str, messages: Sequence[Mapping[str, Any]],
 def closing(session: str) -> Call[None]:
     """Forget a session."""
     return Call("DELETE", f"/v1/sessions/{quote(session, safe='')}", _nothing, again=False)
+
+
+def guarding(
+    terms: Terms, policy: str | Mapping[str, Any], stage: Stage | None, inputs: Mapping[str, Any], source: str, deadline: float | None
+) -> Call[GuardResponse]:
+    """Let a policy look at one stage; the output's unless said where there is an output, else the input's."""
+    named = policy if isinstance(policy, str) else dict(policy)
+    body = GuardRequest(policy=named, stage=stage or ("output" if "output" in inputs else "input"), inputs=dict(inputs), source=source)
+    return Call("POST", "/v1/guard", GuardResponse.model_validate_json, body, until=_until(terms, deadline))
+
+
+def policies() -> Call[PolicyList]:
+    """The policies that are loaded."""
+    return Call("GET", "/v1/policies", PolicyList.model_validate_json)
+
+
+def putting(policy: Mapping[str, Any]) -> Call[PolicyState]:
+    """Load a policy, or a newer version of one."""
+    return Call("PUT", f"/v1/policies/{quote(str(policy.get('name', '')), safe='')}", PolicyState.model_validate_json, Plain(dict(policy)))
+
+
+def pausing(name: str, deed: str) -> Call[PolicyState]:
+    """Pause or resume a policy."""
+    return Call("POST", f"/v1/policies/{quote(name, safe='')}/{deed}", PolicyState.model_validate_json)
+
+
+class Plain(RootModel[dict[str, Any]]):
+    """A body that is what it is."""
 
 
 def as_item(given: Item | Mapping[str, Any]) -> Item:

@@ -11,7 +11,8 @@ import stamina
 
 from snapjudge.client import calls
 from snapjudge.client.calls import Call, Question, Terms
-from snapjudge.core.api import Answer, AppendResponse, Item, ItemAnswers, JudgeList, JudgeResponse, LoadedJudge
+from snapjudge.core.api import Answer, AppendResponse, GuardResponse, Item, ItemAnswers, JudgeList, JudgeResponse, LoadedJudge, PolicyList, PolicyState
+from snapjudge.core.policy import Stage
 
 T = TypeVar("T")
 Items = Iterable[Item | Mapping[str, Any]]
@@ -84,6 +85,32 @@ class Client:
             finally:
                 for one in running:
                     one.cancel()
+
+    def guard(
+        self, policy: str | Mapping[str, Any], stage: Stage | None = None, *, source: str = "", deadline: float | None = None, **inputs: Any
+    ) -> GuardResponse:
+        """What a policy, named or given, says to do with one stage: `client.guard("support", output="...")`.
+
+        Raises:
+            PolicyUnknown, PolicyInvalid; as `score`. Judges that fail are the policy's to deal with, and raise nothing.
+        """
+        return self._called(calls.guarding(self.terms, policy, stage, inputs, source, deadline))
+
+    def policies(self) -> PolicyList:
+        """The policies that are loaded."""
+        return self._called(calls.policies())
+
+    def put_policy(self, policy: Mapping[str, Any]) -> PolicyState:
+        """Load a policy, or a newer version of one."""
+        return self._called(calls.putting(policy))
+
+    def pause_policy(self, name: str) -> PolicyState:
+        """Let a policy allow everything until it is resumed."""
+        return self._called(calls.pausing(name, "pause"))
+
+    def resume_policy(self, name: str) -> PolicyState:
+        """Let a paused policy decide again."""
+        return self._called(calls.pausing(name, "resume"))
 
     def judges(self) -> JudgeList:
         """The judges that answer."""

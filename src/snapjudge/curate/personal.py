@@ -4,7 +4,7 @@ Knows nothing of files. The `pii` judge reads what patterns cannot.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from snapjudge.core.example import TEXT_FIELDS
@@ -76,10 +76,13 @@ def _ends(text: str, start: int, end: int) -> Iterator[int]:
             yield stop
 
 
-def redacted(text: str) -> str:
-    """The text with personal data replaced by its kind, such as [EMAIL]."""
-    parts, at = [], 0
+def redacted(text: str, kinds: Collection[str] = ()) -> str:
+    """The text with personal data, or some kinds of it, replaced by its kind, such as [EMAIL]."""
+    parts: list[str] = []
+    at = 0
     for start, end, kind in personal_spans(text):
+        if kinds and kind not in kinds:
+            continue
         parts += [text[at:start], f"[{kind.upper()}]"]
         at = end
     return "".join([*parts, text[at:]])

@@ -151,7 +151,7 @@ def shaped(data: Mapping[str, Any], mapping: Mapping[str, str]) -> Mapping[str, 
     found: dict[str, Any] = {"inputs": inputs, "meta": meta}
     verdicts = {**(flat["verdicts"] if isinstance(flat.get("verdicts"), dict) else {}), **_verdict_columns(flat)}
     found |= {"verdicts": verdicts} if verdicts else {}
-    named = {key: flat[key] for key in ("id", "label") if flat.get(key) not in (None, "")}
+    named = {key: flat[key] for key in ("id", "label", "stage", "action") if flat.get(key) not in (None, "")}
     if isinstance(named.get("label"), str) and named["label"].startswith("{"):
         named["label"] = _as_json(named["label"])  # shares, as a table holds them
     if isinstance(inputs.get("messages"), str):

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from snapjudge import __version__
 from snapjudge.core.api import ErrorResponse
 from snapjudge.errors import RequestInvalid, SnapjudgeError
-from snapjudge.serve import health, native
+from snapjudge.serve import guarding, health, native
 from snapjudge.serve.bodies import describe, problems_of
 from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_method
 from snapjudge.serve.service import Service
@@ -63,7 +63,7 @@ def make_routes(service: Service) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": told} for status, told in _REFUSALS.items()},
     )
     app.state.service = service
-    for part in (native, health, decisions, systemone, models, moderations, chat, vllm):
+    for part in (native, guarding, health, decisions, systemone, models, moderations, chat, vllm):
         app.include_router(part.router)
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)

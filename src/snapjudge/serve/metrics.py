@@ -31,6 +31,10 @@ class Metrics:
         self.abstained = Counter("snapjudge_abstained", "Abstentions by judge and reason.", ["judge", "reason"], registry=own)
         self.flags = Counter("snapjudge_answer_flags", "Answers that carry a flag, by judge and flag.", ["judge", "flag"], registry=own)
 
+        self.actions = Counter("snapjudge_guard_actions", "What guards came to.", ["policy", "stage", "action"], registry=own)
+        self.rulesets = Counter("snapjudge_guard_rulesets", "How rulesets came out.", ["policy", "ruleset", "status"], registry=own)
+        self.webhooks = Counter("snapjudge_webhooks", "Webhooks by what became of them: sent, failed, dropped.", ["outcome"], registry=own)
+
     def watch(self, judges: LiveJudges) -> None:
         """Show the engines, too."""
         self.registry.register(_Engines(judges))

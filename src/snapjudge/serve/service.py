@@ -9,12 +9,14 @@ from fastapi import Request
 
 from snapjudge.core.api import Answer, Health, Timings
 from snapjudge.errors import EngineBusy, EngineDown, ServeFailed, SnapjudgeError
+from snapjudge.guard.policies import Policies
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Spent
 from snapjudge.serve.keys import Caller, Keys
 from snapjudge.serve.metrics import Metrics
 from snapjudge.serve.sessions import Sessions
 from snapjudge.serve.settings import ServeSettings
+from snapjudge.serve.webhooks import Webhooks
 
 _log = logging.getLogger(__name__)
 BYTES_PER_TOKEN = 5  # of English prose; for what is refused before it is read
@@ -38,6 +40,8 @@ class Service:
         self._starting: asyncio.Task[None] | None = None
         self._judges: LiveJudges | None = None
         self._sessions: Sessions | None = None
+        self._webhooks: Webhooks | None = None
+        self.policies = Policies(settings.policies)
 
     @property
     def started_on(self) -> str:
@@ -71,7 +75,7 @@ class Service:
         except BaseException:
             await judges.close()
             raise
-        self._judges, self._sessions = judges, Sessions(judges, self.settings.bounds)
+        self._judges, self._sessions, self._webhooks = judges, Sessions(judges, self.settings.bounds), Webhooks(self.metrics)
         self.metrics.watch(judges)
 
     async def close(self) -> None:
@@ -79,6 +83,8 @@ class Service:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        if self._webhooks is not None:
+            await self._webhooks.close(min(5.0, self.settings.drain_seconds))
         judges, self._judges = self._judges, None
         if judges is not None:
             await judges.close()
@@ -100,6 +106,13 @@ class Service:
         if self._sessions is None:
             raise _loading()
         return self._sessions
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """What is told to others."""
+        if self._webhooks is None:
+            raise _loading()
+        return self._webhooks
 
     @property
     def health(self) -> Health:

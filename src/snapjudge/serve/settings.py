@@ -36,6 +36,7 @@ class ServeSettings(Frozen):
     engine: HostTerms = HostTerms()
     deadline_ms: float = Field(default=10_000.0, gt=0, description="of a request that states none; what cannot be answered by then is refused at once")
     keys: Path | None = Field(default=None, description="file of API keys; without one everybody may do everything")
+    policies: Path | None = Field(default=None, description="folder of guard policies, one NAME.yaml each; those put at run time are kept there")
     open_to_all: bool = Field(default=False, description="serve an address other than loopback without keys")
     certificate: Path | None = Field(default=None, description="TLS certificate chain (PEM)")
     private_key: Path | None = Field(default=None, description="its private key (PEM)")
