@@ -226,3 +226,46 @@ def test_a_compressed_body_is_unpacked_and_a_bomb_is_not(server, coding):
     assert httpx.post(f"{server}/v1/judge", content=pack(body)[:-3], headers=headers).status_code == 422
     assert httpx.post(f"{server}/v1/judge", content=body, headers=headers).status_code == 422
     assert httpx.post(f"{server}/v1/judge", content=body, headers={"content-encoding": "br"}).status_code == 415
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own and of what it imports
+def test_litellm_blocks_changes_and_passes_texts_by_a_policy(tmp_path, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # its import asks the network otherwise
+    litellm = pytest.importorskip("litellm", reason="needs the litellm package")
+    from litellm.proxy.guardrails.guardrail_hooks.generic_guardrail_api.generic_guardrail_api import GenericGuardrailAPI
+
+    (tmp_path / "shop.yaml").write_text(
+        """
+name: shop
+stages:
+  input:
+    - {name: secret, rules: [{keywords: [passphrase]}], action: {block: {message: "Not here."}}}
+    - {name: mail, rules: [{keywords: [mail]}], action: redact}
+  output:
+    - {name: rude, rules: [toxicity], action: {override: "Sorry."}}
+  tool_call:
+    - {name: drop, rules: [{keywords: [drop_table]}], action: {escalate: {to: people}}}
+"""
+    )
+    with serving(settings_for(policies=tmp_path)) as address:
+
+        async def work():
+            guardrail = GenericGuardrailAPI(api_base=address, guardrail_name="ours", event_hook="pre_call", default_on=True)
+
+            async def applied(kind, **inputs):
+                return await guardrail.apply_guardrail(inputs=inputs, request_data={}, input_type=kind)
+
+            passed = await applied("request", texts=["Do you have shoes?"])
+            masked = await applied("request", texts=["hello", "mail jane@example.org"])
+            kind = await applied("response", texts=[RUDE], structured_messages=[{"role": "user", "content": "hi"}])
+            with pytest.raises(litellm.exceptions.GuardrailRaisedException, match="Not here"):
+                await applied("request", texts=["the passphrase"])
+            call = {"id": "1", "type": "function", "index": 0, "function": {"name": "drop_table", "arguments": "{}"}}
+            with pytest.raises(litellm.exceptions.GuardrailRaisedException, match="escalated to people"):
+                await applied("response", texts=[], tool_calls=[call])
+            return passed, masked, kind
+
+        passed, masked, kind = asyncio.run(work())
+        assert passed["texts"] == ["Do you have shoes?"]
+        assert masked["texts"] == ["hello", "mail [EMAIL]"]
+        assert kind["texts"] == ["Sorry."]

@@ -1,5 +1,6 @@
 """`POST /v1/guard`, and the policies that are loaded."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -38,16 +39,17 @@ async def guard_stage(request: Request) -> Response:
         if "manage" not in caller.may:
             check_own(policy)
     _check_judges(request, policy, body.stage)
-    guarded = await guard(
-        service.judges,
-        policy,
-        body.stage,
-        body.inputs,
-        source=body.source,
-        deadline=service.deadline(request, body.deadline_ms),
-        request_id=request.state.request_id,
-    )
-    return answered(_noted(request, service, guarded))
+    return answered(await guarded(request, policy, body.stage, body.inputs, source=body.source, deadline_ms=body.deadline_ms))
+
+
+async def guarded(
+    request: Request, policy: Policy, stage: Stage, inputs: Mapping[str, Any], *, source: str = "", deadline_ms: float | None = None
+) -> GuardResponse:
+    """Let a policy look at one stage; what came of it is counted, and its webhooks are sent."""
+    service = service_of(request)
+    deadline = service.deadline(request, deadline_ms)
+    found = await guard(service.judges, policy, stage, inputs, source=source, deadline=deadline, request_id=request.state.request_id)
+    return _noted(request, service, found)
 
 
 @router.get("/v1/policies", response_model=PolicyList, summary="The policies that are loaded")
@@ -110,13 +112,13 @@ def _check_judges(request: Request, policy: Policy, stage: Stage) -> None:
                 continue
 
 
-def _noted(request: Request, service: Service, guarded: Guarded) -> GuardResponse:
+def _noted(request: Request, service: Service, found: Guarded) -> GuardResponse:
     """Count what came of it, send its webhooks, and say how long it took."""
-    response = guarded.response
+    response = found.response
     service.count(response.answers)
     service.metrics.actions.labels(response.policy, response.stage, response.action).inc()
     for outcome in response.rulesets:
         service.metrics.rulesets.labels(response.policy, outcome.name, outcome.status).inc()
-    for call in guarded.calls:
+    for call in found.calls:
         service.webhooks.send(str(call.webhook.url), call.body, secret_env=call.webhook.secret_env)
-    return response.model_copy(update={"timings": service.timings(request, guarded.spent)})
+    return response.model_copy(update={"timings": service.timings(request, found.spent)})
