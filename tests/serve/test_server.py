@@ -302,15 +302,18 @@ def test_a_server_that_is_told_to_stop_answers_what_it_has_taken_in(tmp_path):
 
         def ask(number):
             with Client(address, attempts=1) as client:
-                found.append(client.judge([{"output": f"{number} word " * 300}] * 8, ["toxicity"]).results)
+                texts = [{"output": f"{number} {place} word " * 100} for place in range(12)]
+                found.append(client.judge(texts, ["toxicity"], deadline=300).results)
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
         for one in threads:
             one.start()
-        time.sleep(0.3)
+        end = time.monotonic() + 60
+        while "snapjudge_in_flight 7.0" not in httpx.get(f"{address}/metrics").text and time.monotonic() < end:  # the six and this one
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         for one in threads:
-            one.join(60)
+            one.join(120)
         assert len(found) == 6
         assert process.wait(60) == 0
         log = process.stderr.read().decode()
