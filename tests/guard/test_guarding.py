@@ -96,6 +96,19 @@ def test_what_was_retrieved_is_read_by_judges_that_have_no_context(ask):
     assert (found.action, found.escalate_to, found.text) == ("escalate", "people", RUDE)
 
 
+def test_a_rule_may_say_which_field_its_judge_reads(ask):
+    policy = """
+name: p
+stages:
+  output:
+    - {name: asked, rules: [{judge: toxicity, reads: input}], action: flag}
+    - {name: said, rules: [{judge: toxicity, reads: output}], action: block}
+"""
+    found = ask(policy, "output", {"input": RUDE, "output": NICE}).response
+    assert [(one.name, one.status) for one in found.rulesets] == [("asked", "triggered"), ("said", "not_triggered")]
+    assert found.reasons[0].rule == "toxicity of input is flagged"
+
+
 def test_a_judge_that_is_not_there_or_late_fails_as_the_policy_says(ask):
     policy = "name: p\nfail: %s\nstages: {output: [{name: r, rules: [%s], action: block}]}"
     for fail, action in (("open", "allow"), ("closed", "block")):

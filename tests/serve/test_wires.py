@@ -1,7 +1,12 @@
 """Foreign wires, each through its official client, unchanged, against a running server."""
 
 import asyncio
+import contextlib
+import json
 import math
+import os
+import subprocess
+import sys
 
 import httpx
 import openai
@@ -11,6 +16,7 @@ from typesafe_sdk import AsyncTypeSafeClient, Choice, Noul, Score, TypeSafeClien
 from snapjudge.client import Client
 from snapjudge.generalist import Generalist
 from snapjudge.judge import Judge, Panel
+from snapjudge.serve.keys import new_entry, write_entries
 from snapjudge.store.bundles import built_in
 from snapjudge.testing import serving
 from tests.serve.conftest import settings_for
@@ -269,3 +275,71 @@ stages:
         assert passed["texts"] == ["Do you have shoes?"]
         assert masked["texts"] == ["hello", "mail [EMAIL]"]
         assert kind["texts"] == ["Sorry."]
+
+
+PROTECT = """
+import asyncio, json, sys
+from galileo.protect import ainvoke_protect
+from galileo_core.schemas.protect.action import OverrideAction
+from galileo_core.schemas.protect.payload import Payload
+from galileo_core.schemas.protect.rule import Rule
+from galileo_core.schemas.protect.ruleset import Ruleset
+
+async def work():
+    for call in json.load(sys.stdin):
+        rules = [Rule(metric=metric, operator=operator, target_value=value) for metric, operator, value in call["rules"]]
+        rulesets = [Ruleset(rules=rules, action=OverrideAction(choices=["Sorry."]))] if rules else None
+        found = await ainvoke_protect(Payload(**call["payload"]), prioritized_rulesets=rulesets, project_name="p", stage_name=call["stage"], timeout=20)
+        print(json.dumps([found.text, found.status.value, found.metric_results]))
+
+asyncio.run(work())
+"""
+
+
+def _protect(address, key, home, *calls):
+    """What the official client says, in a process of its own: it leaves loops and threads behind."""
+    environment = {**os.environ, "HOME": str(home), "GALILEO_CONSOLE_URL": address, "GALILEO_API_URL": address, "GALILEO_API_KEY": key}
+    lines = [{"rules": rules, "payload": payload, "stage": stage} for rules, payload, stage in calls]
+    for _ in range(6):  # its pool of event loops now and then waits for a thread that never starts, before anything is sent
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run([sys.executable, "-c", PROTECT], input=json.dumps(lines), capture_output=True, text=True, env=environment, timeout=20)
+            assert done.returncode == 0, done.stderr
+            return [json.loads(line) for line in done.stdout.splitlines()]
+    raise AssertionError("the client never started")
+
+
+def test_protect_invokes_local_and_central_stages(tmp_path):
+    pytest.importorskip("galileo", reason="needs the galileo package")
+    key, entry = new_entry("app")
+    write_entries(tmp_path / "keys.yaml", [entry])
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "central.yaml").write_text("name: central\nstages: {output: [{name: r, rules: [toxicity], action: {block: {message: No.}}}]}\n")
+    mail = {"output": "Write to jane.roe@example.com please."}
+    asked = [
+        ([("toxicity", "gt", 0.5)], {"input": "hi", "output": RUDE}, "s"),
+        ([("input_toxicity", "gt", 0.5)], {"input": "hi", "output": RUDE}, "s"),
+        ([("input_toxicity", "gt", 0.5)], {"input": RUDE, "output": "hi"}, "s"),
+        ([("tone", "any", ["anger", "annoyance"])], {"output": RUDE}, "s"),
+        ([("pii", "contains", "email")], mail, "s"),
+        ([("pii", "empty", None)], mail, "s"),
+        ([("nothing_like_it", "gt", 0.5)], {"output": RUDE}, "s"),
+        ([], {"output": RUDE}, "central"),
+    ]
+    with serving(settings_for(policies=tmp_path / "policies", keys=tmp_path / "keys.yaml", judges=("toxicity", "tone", "pii_email", "pii_phone"))) as address:
+        found = _protect(address, key, tmp_path, *asked)
+        assert [one[:2] for one in found] == [
+            ["Sorry.", "triggered"],
+            [RUDE, "not_triggered"],
+            ["Sorry.", "triggered"],
+            ["Sorry.", "triggered"],
+            ["Sorry.", "triggered"],
+            [mail["output"], "not_triggered"],
+            [RUDE, "error"],
+            ["No.", "triggered"],
+        ]
+        assert found[0][2]["toxicity"]["value"] == Panel.load(["toxicity"]).score(input="hi", output=RUDE)["toxicity@1"].score
+        token = httpx.post(f"{address}/login/api_key", json={"api_key": key}).json()["access_token"]
+        assert httpx.get(f"{address}/current_user", headers={"authorization": f"Bearer {token}"}).json()["first_name"] == "app"
+        for forged in (token[:-2] + "AA", "a.b.c", ".." + token.rpartition(".")[2]):
+            assert httpx.get(f"{address}/current_user", headers={"authorization": f"Bearer {forged}"}).status_code == 401
+        assert httpx.post(f"{address}/login/api_key", json={"api_key": "sj_wrong"}).status_code == 401

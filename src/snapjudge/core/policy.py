@@ -34,6 +34,7 @@ class Rule(Frozen):
     """One condition, or several under `all`, `any` or `not`.
 
     Args:
+        reads: the field that its judges are given as their text; all that they read of the request unless said.
         of: what of the answer the operator looks at: the score for numbers, the label for texts, the flagged labels for lists, unless said.
         label: the probability of this label, instead.
         value: what the operator compares with.
@@ -47,6 +48,7 @@ class Rule(Frozen):
     keywords: tuple[str, ...] = ()
     pattern: str | None = None
     field: InputName | None = Field(default=None, description="of keywords and patterns; the stage's own unless said")
+    reads: InputName | None = None
     of: Value | None = None
     label: str | None = None
     op: Operator | None = None
@@ -130,6 +132,12 @@ class Rule(Frozen):
             return "labels"
         return "flagged" if self.op is None else "label"
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What its answers are found by: its judges, or its question, and the field that they read where it says one."""
+        names = (self.question.name or self.question.instructions,) if self.question is not None else (self.judge,) if self.judge else self.judges
+        return tuple(f"{name} of {self.reads}" for name in names) if self.reads else names
+
     def __str__(self) -> str:
         if self.nested:
             sign = "all of" if self.all_of else "any of" if self.any_of else "none of"
@@ -137,6 +145,7 @@ class Rule(Frozen):
         who = self.judge or ", ".join(self.judges) or (self.question.instructions if self.question else "")
         if self.keywords or self.pattern:
             return f"keywords {', '.join(self.keywords)}" if self.keywords else f"pattern {self.pattern}"
+        who += f" of {self.reads}" if self.reads else ""
         what = f"P({self.label})" if self.label else self.looked_at
         return f"{who}: {what} {self.op} {self.value}" if self.op else f"{who} is flagged"
 

@@ -131,7 +131,7 @@ def _truth(rule: Rule, leaf: Callable[[Rule], bool | None]) -> bool | None:
 def _finding(policy: Policy, stage: Stage, rule: Rule, evidence: Evidence) -> Finding:
     if rule.keywords or rule.pattern:
         return _plain(stage, rule, evidence.fields)
-    names = keys_of(rule)
+    names = rule.keys
     late = evidence.elapsed is not None and evidence.elapsed >= policy.seconds_of(rule)
     answers = [evidence.answers.get(name) for name in names]
     if any(one is None for one in answers):
@@ -143,20 +143,13 @@ def _finding(policy: Policy, stage: Stage, rule: Rule, evidence: Evidence) -> Fi
         if code == "input_invalid":  # there is nothing of what the judge reads
             return Finding(rule, False, "skipped", judge=bad[0].judge)
         return Finding(rule, None, "error", judge=bad[0].judge, fails=policy.fail_of(rule))
-    found = _value(rule, names, known)
+    found = _value(rule, known)
     return Finding(rule, _holds(rule, found), None, found, ", ".join(one.judge for one in known))
 
 
-def keys_of(rule: Rule) -> tuple[str, ...]:
-    """What a rule's answers are found by."""
-    if rule.question is not None:
-        return (rule.question.name or rule.question.instructions,)
-    return (rule.judge,) if rule.judge else rule.judges
-
-
-def _value(rule: Rule, names: Sequence[str], answers: Sequence[Answer]) -> Any:
+def _value(rule: Rule, answers: Sequence[Answer]) -> Any:
     if rule.judges:
-        return [name for name, one in zip(names, answers, strict=True) if one.flagged]
+        return [name for name, one in zip(rule.judges, answers, strict=True) if one.flagged]
     (answer,) = answers
     if rule.label is not None:
         return answer.probabilities.get(rule.label, 0.0)

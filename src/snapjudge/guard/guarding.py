@@ -6,16 +6,16 @@ Knows nothing of HTTP: webhooks are told to the caller, who sends them.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from snapjudge.core.api import Answer, GuardResponse, Item, Reason, RulesetResult, Timings
 from snapjudge.core.judgement import Abstention
-from snapjudge.core.metric import Metric
+from snapjudge.core.metric import InputName, Metric
 from snapjudge.core.policy import STAGE_FIELDS, Action, Policy, Rule, Stage, Webhook
 from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import SnapjudgeError
-from snapjudge.guard.evaluate import Evidence, Finding, Outcome, Verdict, decide, keys_of, text_of
+from snapjudge.guard.evaluate import Evidence, Finding, Outcome, Verdict, decide, text_of
 from snapjudge.guard.redaction import redact
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import InputsOf, Spent, as_given
@@ -54,13 +54,9 @@ async def guard(
 
 async def guard_unhurried(judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mapping[str, Any], *, source: str = "") -> Guarded:
     """The same without deadlines, as for what was recorded."""
-    answers, names, questions = _who(judges, _asking(policy, stage))
-    spent = Spent()
-    if names or questions:
-        item = Item(inputs=dict(inputs), source=source)
-        (found,), spent = await judges.answer([item], judges.asked(names, questions), inputs_of=_inputs_of(stage))
-        answers |= {one.asked: one for one in found.answers}
-    return await _done(judges, policy, stage, Evidence(answers, inputs), spent, source=source)
+    unknown, groups = _who(judges, _asking(policy, stage))
+    answers, spent = await _answers(judges, stage, groups, Item(inputs=dict(inputs), source=source), None)
+    return await _done(judges, policy, stage, Evidence({**unknown, **answers}, inputs), spent, source=source)
 
 
 async def _done(
@@ -88,14 +84,13 @@ async def _asked(judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mappi
     """Ask all judges of a stage; return as soon as what is known decides it, or when no rule waits any longer."""
     began = time.monotonic()
     leaves = _asking(policy, stage)
-    answers, names, questions = _who(judges, leaves)
-    evidence = Evidence(answers, inputs)
-    if not (names or questions):
+    unknown, groups = _who(judges, leaves)
+    evidence = Evidence(unknown, inputs)
+    if not groups:
         return evidence, Spent()
     waits = sorted({policy.seconds_of(leaf) for leaf in leaves})
     most = waits[-1] if deadline is None else min(waits[-1], max(0.0, deadline - began))
-    item = Item(inputs=dict(inputs), source=source)
-    asking = asyncio.create_task(judges.answer([item], judges.asked(names, questions), deadline=began + most, inputs_of=_inputs_of(stage)))
+    asking = asyncio.create_task(_answers(judges, stage, groups, Item(inputs=dict(inputs), source=source), began + most))
     try:
         for wait in [one for one in waits if one < most] + [most]:
             await asyncio.wait([asking], timeout=max(0.0, began + wait - time.monotonic()))
@@ -104,34 +99,58 @@ async def _asked(judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mappi
             evidence = replace(evidence, elapsed=float("inf") if wait == most else wait)
             if decide(policy, stage, evidence) is not None:
                 return evidence, Spent(waited=wait)
-        (found,), spent = await asking
+        answers, spent = await asking
     except SnapjudgeError as error:
         return replace(evidence, failed=error.code, elapsed=None), Spent()
     finally:
         asking.cancel()
     elapsed = time.monotonic() - began
-    known = {**answers, **{one.asked: one for one in found.answers}}
-    return Evidence(known, inputs, elapsed=elapsed), spent
+    return Evidence({**unknown, **answers}, inputs, elapsed=elapsed), spent
 
 
-def _who(judges: LiveJudges, leaves: Sequence[Rule]) -> tuple[dict[str, Answer], list[str], list[OpenQuestion]]:
+@dataclass
+class _Group:
+    """Who is asked about the same: by name, and in open questions."""
+
+    names: list[str] = field(default_factory=list)
+    questions: dict[str, OpenQuestion] = field(default_factory=dict)
+
+
+Groups = dict[InputName | None, _Group]  # by the field that they read as their text; None: all that they read of the request
+
+
+def _who(judges: LiveJudges, leaves: Sequence[Rule]) -> tuple[dict[str, Answer], Groups]:
     """Whom to ask; a judge that is not loaded has its abstention already."""
     unknown: dict[str, Answer] = {}
-    names: list[str] = []
-    questions: dict[str, OpenQuestion] = {}
+    groups: Groups = {}
     for leaf in leaves:
         if leaf.question is not None:
-            questions[keys_of(leaf)[0]] = leaf.question
+            groups.setdefault(leaf.reads, _Group()).questions[leaf.question.name or leaf.question.instructions] = leaf.question
             continue
-        for name in keys_of(leaf):
+        for name, key in zip((leaf.judge,) if leaf.judge else leaf.judges, leaf.keys, strict=True):
             try:
                 judges.roster.find(name)
             except SnapjudgeError as error:
-                unknown[name] = Answer.of(name, "", Abstention.of(name, error))
+                unknown[key] = Answer.of(name, "", Abstention.of(name, error))
                 continue
+            names = groups.setdefault(leaf.reads, _Group()).names
             if name not in names:
                 names.append(name)
-    return unknown, names, list(questions.values())
+    return unknown, groups
+
+
+async def _answers(judges: LiveJudges, stage: Stage, groups: Groups, item: Item, deadline: float | None) -> tuple[dict[str, Answer], Spent]:
+    """Everybody's answers, by what rules find them by."""
+    asked = [judges.asked(group.names, list(group.questions.values())) for group in groups.values()]
+    items = [item if reads is None else Item(inputs={"input": text_of(item.inputs, reads)}, source=item.source) for reads in groups]
+    ways = [_inputs_of(stage) if reads is None else _as_text for reads in groups]
+    found = await asyncio.gather(*(judges.answer([one], who, deadline=deadline, inputs_of=way) for one, who, way in zip(items, asked, ways, strict=True)))
+    spent = Spent()
+    answers: dict[str, Answer] = {}
+    for reads, ((each,), part) in zip(groups, found, strict=True):
+        spent.join(part)
+        answers |= {f"{one.asked} of {reads}" if reads else one.asked: one for one in each.answers}
+    return answers, spent
 
 
 def _response(policy: Policy, stage: Stage, verdict: Verdict, evidence: Evidence, spent: Spent, request_id: str) -> GuardResponse:
@@ -173,7 +192,7 @@ def _reason(outcome: Outcome, finding: Finding) -> Reason:
 def _filled(action: Action, outcome: Outcome, evidence: Evidence, text: str) -> str:
     """An override's text with what was found in it; what it does not know stays as it is written."""
     fired = next((one for one in outcome.findings if one.fired), None)
-    answer = None if fired is None else next((evidence.answers[key] for key in keys_of(fired.rule) if key in evidence.answers), None)
+    answer = None if fired is None else next((evidence.answers[key] for key in fired.rule.keys if key in evidence.answers), None)
     known = {
         "ruleset": outcome.ruleset.name,
         "text": text,
@@ -190,7 +209,7 @@ def _filled(action: Action, outcome: Outcome, evidence: Evidence, text: str) -> 
 async def _redacted(judges: LiveJudges, response: GuardResponse, verdict: Verdict, source: str, deadline: float | None) -> GuardResponse:
     """What is left of a text; where personal data stays whatever is taken out, it is blocked."""
     findings = [finding for one in verdict.taken if one.ruleset.action.type == "redact" for finding in one.findings if finding.fired]
-    names = sorted({name for finding in findings if finding.rule.question is None for name in keys_of(finding.rule)})
+    names = sorted({name for finding in findings for name in ((finding.rule.judge,) if finding.rule.judge else finding.rule.judges)})
     kinds = [kind for one in verdict.actions if one.type == "redact" for kind in one.kinds]
 
     async def flagged(texts: Sequence[str]) -> Sequence[bool]:

@@ -57,12 +57,12 @@ class Spent:
     waited: float = 0.0
     seconds: float = 0.0
 
-    def add(self, found: Found) -> None:
-        """Note an answer; what runs at the same time is not counted twice."""
-        self.tokens += found.tokens
-        self.cached += found.cached
-        self.waited = max(self.waited, found.waited)
-        self.seconds = max(self.seconds, found.seconds)
+    def join(self, other: "Spent | Found") -> None:
+        """Note what ran at the same time: its tokens count, its time does not twice."""
+        self.tokens += other.tokens
+        self.cached += other.cached
+        self.waited = max(self.waited, other.waited)
+        self.seconds = max(self.seconds, other.seconds)
 
     @property
     def usage(self) -> Usage:
@@ -229,7 +229,7 @@ async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, d
         for place, question in group.questions:
             answers[place] = Answer.of(question.name or question.instructions, backing.host.digest, Abstention.of(signature(backing.name), error))
         return
-    spent.add(found)
+    spent.join(found)
     for log_p, (place, name, judge, part) in zip(found.log_p, group.judges, strict=True):
         judgement = judge_of(judge.judge, judge.metric, judge.calibration, log_p, len(content.windows) // content.orders, part)
         raw = dict(zip(judge.metric.labels, softmax(log_p), strict=True))
@@ -261,7 +261,7 @@ async def read_ahead(item: Item, asked: Asked, backings: Mapping[str, Backing], 
         content, _ = rendered.content(judges, backing.rules)
         if backing.rules.content_mask == "causal" and len(content.windows) == 1:
             group = _Group(backing, content, rendered.fields(judges))
-            spent.add(await _grown(group, (), content.tokens, deadline, growing))
+            spent.join(await _grown(group, (), content.tokens, deadline, growing))
     return spent
 
 

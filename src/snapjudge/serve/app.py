@@ -15,7 +15,7 @@ from snapjudge.serve.bodies import describe, problems_of
 from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_method
 from snapjudge.serve.service import Service
 from snapjudge.serve.settings import ServeSettings
-from snapjudge.serve.wires import chat, decisions, litellm, models, moderations, systemone, vllm
+from snapjudge.serve.wires import chat, decisions, galileo, litellm, models, moderations, systemone, vllm
 
 _ABOUT = "Single-token judges in front of live traffic: each content is read once and judged by many. Every refusal has the same body, with the next step."
 _REFUSALS = {
@@ -63,7 +63,7 @@ def make_routes(service: Service) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": told} for status, told in _REFUSALS.items()},
     )
     app.state.service = service
-    for part in (native, guarding, health, decisions, systemone, models, moderations, chat, vllm, litellm):
+    for part in (native, guarding, health, decisions, systemone, models, moderations, chat, vllm, litellm, galileo):
         app.include_router(part.router)
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)

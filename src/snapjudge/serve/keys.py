@@ -6,6 +6,7 @@ A key is `sj_` and 32 random bytes, so that one round of SHA-256 is enough: ther
 import base64
 import hashlib
 import hmac
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ Deed = Literal["judge", "observe", "manage"]
 DEEDS: tuple[Deed, ...] = ("judge", "observe", "manage")
 ANY = "*"
 _PREFIX = "sj_"
+TOKEN_SECONDS = 3600
 
 
 class KeyEntry(Frozen):
@@ -94,6 +96,7 @@ class Keys:
         self._callers: Mapping[bytes, Caller] | None = None
         if entries is not None:
             self._callers = {bytes.fromhex(one.sha256): Caller(one.name, one.judges, one.may, parse(one.rate) if one.rate else None, self) for one in entries}
+        self._secret = secrets.token_bytes(32)  # signs tokens that this process has given; others know nothing of them
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     @classmethod
@@ -116,14 +119,40 @@ class Keys:
         given = _given(headers)
         if given is None:
             raise KeyInvalid("no API key was sent", hint="send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
-        digest = hashlib.sha256(given).digest()
-        found: Caller | None = None
-        for known, caller in self._callers.items():  # all of them, each in the same time
-            if hmac.compare_digest(known, digest):
-                found = caller
+        found = self._caller_of_token(given) if given.count(b".") == 2 else self._caller_of_key(given)
         if found is None:
             raise KeyInvalid("the API key is not known here", hint="`snapjudge keys add NAME` makes one; the server reads its file when it starts")
         return found
+
+    def token(self, key: bytes) -> str:
+        """A token that stands for a key for an hour, as clients want it that log in: a JSON Web Token (RFC 7519, HS256).
+
+        Raises:
+            KeyInvalid: the key is not known.
+        """
+        digest = hashlib.sha256(key).hexdigest() if self._callers is not None else ""
+        if self._callers is not None and self._caller_of_key(key) is None:
+            raise KeyInvalid("the API key is not known here", hint="`snapjudge keys add NAME` makes one; the server reads its file when it starts")
+        head, body = _packed({"alg": "HS256", "typ": "JWT"}), _packed({"sub": digest, "exp": int(time.time()) + TOKEN_SECONDS})
+        return b".".join((head, body, _encoded(self._signature(head + b"." + body)))).decode()
+
+    def _caller_of_key(self, key: bytes) -> Caller | None:
+        digest = hashlib.sha256(key).digest()
+        found: Caller | None = None
+        for known, caller in (self._callers or {}).items():  # all of them, each in the same time
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found
+
+    def _caller_of_token(self, token: bytes) -> Caller | None:
+        signed, _, signature = token.rpartition(b".")
+        if not hmac.compare_digest(_encoded(self._signature(signed)), signature):
+            return None
+        claims = json.loads(base64.urlsafe_b64decode(signed.partition(b".")[2] + b"=="))
+        return (self._callers or {}).get(bytes.fromhex(claims["sub"])) if claims["exp"] > time.time() else None
+
+    def _signature(self, signed: bytes) -> bytes:
+        return hmac.new(self._secret, signed, hashlib.sha256).digest()
 
     def count(self, caller: Caller) -> None:
         """Count a request of a caller whose rate is limited; see `Caller.check_rate`."""
@@ -140,7 +169,7 @@ def new_entry(name: str, *, judges: Sequence[str] = (ANY,), may: Sequence[Deed] 
     Raises:
         OptionInvalid: a name, deed or rate that cannot be.
     """
-    key = _PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+    key = _PREFIX + _encoded(secrets.token_bytes(32)).decode()
     try:
         return key, KeyEntry(name=name, sha256=hashlib.sha256(key.encode()).hexdigest(), judges=tuple(judges), may=tuple(may), rate=rate)
     except ValidationError as error:
@@ -178,6 +207,14 @@ def write_entries(path: Path, entries: Sequence[KeyEntry]) -> None:
     """Write the file anew, for its owner's eyes."""
     write_file(path, yaml.safe_dump([one.model_dump(mode="json") for one in entries], sort_keys=False))
     path.chmod(0o600)
+
+
+def _packed(value: object) -> bytes:
+    return _encoded(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _encoded(value: bytes) -> bytes:
+    return base64.urlsafe_b64encode(value).rstrip(b"=")
 
 
 def _given(headers: Mapping[bytes, bytes]) -> bytes | None:
