@@ -44,6 +44,7 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── PolicyInvalid              policy_invalid              a guard policy with problems (all of them, at once)
     ├── PolicyUnknown              policy_unknown              no policy of that name is loaded
     ├── SettingsInvalid            settings_invalid            a file of settings or keys with problems (all of them, at once)
+    ├── Blocked                    blocked                     a guard's policy lets nothing through
     ├── ServerUnreachable          server_unreachable          no snapjudge server answers there
     ├── ServeFailed                serve_failed                a server that cannot bind its address, or read its TLS files
     ├── EndpointInvalid            endpoint_invalid            a file of endpoints with problems, or a key that is not set
@@ -436,6 +437,20 @@ class SettingsInvalid(_WithProblems):
 
     code = "settings_invalid"
     status = 422
+
+
+class Blocked(SnapjudgeError):
+    """A guard's policy lets nothing through; `response` is all that it says."""
+
+    code = "blocked"
+    status = 403
+
+    def __init__(self, message: str, *, hint: str = "", response: Any = None) -> None:
+        super().__init__(message, hint=hint)
+        self.response = response
+
+    def _restore(self, _: Mapping[str, Any]) -> None:
+        self.response = None
 
 
 class ServerUnreachable(SnapjudgeError):

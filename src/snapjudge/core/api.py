@@ -157,6 +157,7 @@ class LoadedJudge(Frozen):
     question: str
     inputs: tuple[InputName, ...]
     optional: tuple[InputName, ...] = ()
+    text_field: str = Field(description="the field that a text without a name goes to")
     labels: tuple[str, ...]
     flags: tuple[str, ...] = Field(default=(), description="the labels that are flagged")
     threshold: float | None = None

@@ -99,6 +99,7 @@ class Roster:
                 question=metric.question,
                 inputs=metric.ordered_inputs,
                 optional=metric.optional,
+                text_field=metric.place_of_text(),
                 labels=metric.label_names,
                 flags=metric.positive_labels,
                 threshold=one.threshold,
