@@ -237,7 +237,7 @@ def test_judges_can_be_asserted_in_tests(tmp_path, served, request):
 
         environment["SNAPJUDGE_URL"] = request.getfixturevalue("stack").enter_context(serving(settings_for(judges=("toxicity",))))
     (tmp_path / "test_ours.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "snapjudge.pytest_plugin", "-p", "no:cacheprovider", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]  # the plugin is found by its entry point
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert "1 failed" in done.stdout

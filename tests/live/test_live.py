@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ TEXTS = [
 
 
 def run(work):
-    return asyncio.run(asyncio.wait_for(work, 300))
+    return asyncio.run(asyncio.wait_for(work, 120))
 
 
 async def started(*names, **terms):
@@ -199,6 +200,24 @@ def test_while_no_engine_runs_requests_wait_for_one_and_a_request_that_kills_eng
             await live.close()
 
     run(work())
+
+
+def test_a_host_that_is_closed_while_an_engine_ends_or_starts_leaves_no_process():
+    async def work():
+        for delay in (0.0, 0.001, 0.005, 0.05, 0.4, 1.0):
+            live = await started("toxicity")
+            host = live.generalist.host
+            os.kill(host.pids[0], signal.SIGKILL)
+            await asyncio.sleep(delay)
+            await live.close()
+            assert not _children()
+
+    run(work())
+
+
+def _children():
+    pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in pids if "snapjudge.live.worker" in (Path("/proc") / pid / "cmdline").read_text()]
 
 
 def test_what_cannot_be_answered_in_time_is_refused_and_a_request_that_is_left_is_not_computed():

@@ -210,7 +210,8 @@ class Host:
             self._back.clear()
             left = PATIENCE if deadline is None else deadline - time.monotonic()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._back.wait(), max(0.0, left))
+                async with asyncio.timeout(max(0.0, left)):
+                    await self._back.wait()
         if not self._there:
             raise _nobody()
         place, process = min(self._there, key=lambda one: one[1].outstanding)
@@ -231,9 +232,9 @@ class Host:
             began = time.monotonic()
             await self._watch(place, process)
             self.deaths += 1
-            self._processes[place] = None
             _log.error("engine process %d of %s has ended; it is being started again", process.pid, self.terms.backbone)
             await process.close()
+            self._processes[place] = None
             pause = 0.0 if time.monotonic() - began > LONGEST_PAUSE else min(LONGEST_PAUSE, pause * 2 or 0.25)
             process = await self._started_again(place, pause)
 
@@ -265,11 +266,13 @@ class Host:
         """Return when the process has ended; one that does not answer is ended."""
         while not process.gone.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.gone.wait(), LOOK_EVERY)
+                async with asyncio.timeout(LOOK_EVERY):
+                    await process.gone.wait()
             if process.gone.is_set():
                 return
             try:
-                self.stats[place] = await asyncio.wait_for(process.look(), ANSWERS_WITHIN)
+                async with asyncio.timeout(ANSWERS_WITHIN):
+                    self.stats[place] = await process.look()
             except TimeoutError:
                 _log.error("engine process %d does not answer", process.pid)
                 process.kill()

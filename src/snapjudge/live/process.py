@@ -51,6 +51,7 @@ class EngineProcess:
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}  # workers that spin take the server's core
         if start.threads:
             environment["OMP_NUM_THREADS"] = str(start.threads)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 24)  # first: from where the process is started nothing may be cancelled
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "snapjudge.live.worker", str(theirs.fileno())),
@@ -59,11 +60,10 @@ class EngineProcess:
                 env=environment,
             )
         except BaseException:
-            ours.close()
+            writer.close()
             raise
         finally:
             theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 24)
         own = cls(process, reader, writer)
         try:
             own.ready = await own._call(start)
@@ -119,7 +119,8 @@ class EngineProcess:
         """End the process: by closing its connection, and by force where that is not enough."""
         self._writer.close()
         try:
-            await asyncio.wait_for(self._process.wait(), GONE_AFTER)
+            async with asyncio.timeout(GONE_AFTER):  # wait_for loses a cancellation that comes with the end (Python 3.11)
+                await self._process.wait()
         except TimeoutError:
             self.kill()
             await self._process.wait()
