@@ -11,6 +11,7 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── TestSetChanged             test_set_changed            a frozen test whose file or rows have changed
     ├── CriteriaChanged            criteria_changed            a policy text that changed while its version stayed
     ├── InputInvalid               input_invalid               one request's inputs cannot be judged
+    │   └── InputUnreadable        input_unreadable            a field is there and cannot be read
     ├── BackboneNotFound           backbone_not_found
     ├── BackboneUnsupported        backbone_unsupported        a model that cannot be read once and judged many times
     ├── BackboneMismatch           backbone_mismatch           an adapter of another backbone
@@ -197,6 +198,12 @@ class InputInvalid(SnapjudgeError):
 
     code = "input_invalid"
     status = 422
+
+
+class InputUnreadable(InputInvalid):
+    """A field that is there holds something that cannot be judged; a guard does not take it for nothing to read."""
+
+    code = "input_unreadable"
 
 
 class BackboneNotFound(SnapjudgeError):
@@ -459,6 +466,13 @@ class ServerUnreachable(SnapjudgeError):
     code = "server_unreachable"
     status = 502
     begun = False
+
+
+class UpstreamFailed(SnapjudgeError):
+    """The endpoint behind a proxy cannot be reached, or does not speak as it should."""
+
+    code = "upstream_failed"
+    status = 502
 
 
 class ServeFailed(SnapjudgeError):

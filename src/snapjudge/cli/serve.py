@@ -1,83 +1,173 @@
-"""`snapjudge serve`: judges in front of live traffic."""
+"""`snapjudge serve` and `snapjudge proxy`: judges in front of live traffic."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from snapjudge.cli.console import PrecisionOption, errors, output, print_json, shown_errors
 from snapjudge.core.precision import Precision
 
+JudgesArgument = Annotated[list[str] | None, typer.Argument(help="judges to load, by name (tone, tone@3) or folder; without any, the built-in ones")]
+HostOption = Annotated[str, typer.Option(help="address to bind; anything but loopback wants --keys, or --open")]
+PortOption = Annotated[int, typer.Option(help="0: any that is free")]
+BackboneOption = Annotated[str, typer.Option(help="`mini`, a model's folder or a hub name; open questions are put to it")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1")]
+ProcessesOption = Annotated[int | None, typer.Option(min=1, help="engine processes; by default one for each core, or one for an accelerator")]
+AliasOption = Annotated[list[str] | None, typer.Option(help="NAME=JUDGE: another name for a judge; may be repeated")]
+KeysOption = Annotated[Path | None, typer.Option(help="file of API keys (`snapjudge keys add`)")]
+OpenOption = Annotated[bool, typer.Option("--open", help="serve an address other than loopback without keys")]
+CertificateOption = Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM)")]
+PrivateKeyOption = Annotated[Path | None, typer.Option(help="its private key (PEM)")]
+BodyOption = Annotated[float, typer.Option(min=0.001, help="megabytes a request may have")]
+DrainOption = Annotated[float, typer.Option(min=0, help="seconds that running requests have once the server is told to stop")]
+NoticeOption = Annotated[float, typer.Option(min=0, help="seconds for which /readyz says 503 before a stopping server takes nothing more")]
+LogTextOption = Annotated[bool, typer.Option("--log-text", help="write the texts of requests to the log")]
+LogJsonOption = Annotated[bool | None, typer.Option("--log-json/--log-plain", help="JSON lines, or text for people; by default JSON where nobody looks")]
+JsonOption = Annotated[bool, typer.Option("--json", help="tell the address as JSON on standard output")]
+
 
 def serve(
-    judges: Annotated[list[str] | None, typer.Argument(help="judges to load, by name (tone, tone@3) or folder; without any, the built-in ones")] = None,
-    host: Annotated[str, typer.Option(help="address to bind; anything but loopback wants --keys, or --open")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free")] = 8321,
-    backbone: Annotated[str, typer.Option(help="`mini`, a model's folder or a hub name; open questions are put to it")] = "mini",
+    judges: JudgesArgument = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8321,
+    backbone: BackboneOption = "mini",
     precision: PrecisionOption = Precision.float32,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="engine processes; by default one for each core, or one for an accelerator")] = None,
-    alias: Annotated[list[str] | None, typer.Option(help="NAME=JUDGE: another name for a judge; may be repeated")] = None,
+    device: DeviceOption = None,
+    processes: ProcessesOption = None,
+    alias: AliasOption = None,
     policies: Annotated[Path | None, typer.Option(help="folder of guard policies, one NAME.yaml each")] = None,
-    keys: Annotated[Path | None, typer.Option(help="file of API keys (`snapjudge keys add`)")] = None,
-    open_to_all: Annotated[bool, typer.Option("--open", help="serve an address other than loopback without keys")] = False,
-    certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM)")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="its private key (PEM)")] = None,
+    keys: KeysOption = None,
+    open_to_all: OpenOption = False,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
     deadline: Annotated[float, typer.Option(min=0.001, help="seconds, of requests that state none")] = 10.0,
-    body_mb: Annotated[float, typer.Option(min=0.001, help="megabytes a request may have")] = 2.0,
-    drain: Annotated[float, typer.Option(min=0, help="seconds that running requests have once the server is told to stop")] = 30.0,
-    notice: Annotated[float, typer.Option(min=0, help="seconds for which /readyz says 503 before a stopping server takes nothing more")] = 0.0,
-    log_text: Annotated[bool, typer.Option("--log-text", help="write the texts of requests to the log")] = False,
-    log_json: Annotated[bool | None, typer.Option("--log-json/--log-plain", help="JSON lines, or text for people; by default JSON where nobody looks")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="tell the address as JSON on standard output")] = False,
+    body_mb: BodyOption = 2.0,
+    drain: DrainOption = 30.0,
+    notice: NoticeOption = 0.0,
+    log_text: LogTextOption = False,
+    log_json: LogJsonOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Put judges in front of live traffic; POST /v1/judge asks them, /docs shows all paths. Ctrl-C or SIGTERM stops without losing what was taken in.
 
     `snapjudge serve toxicity prompt_injection` then `curl 127.0.0.1:8321/v1/judge -d '{"judges": ["toxicity"], "inputs": {"output": "..."}}'`
     """
     with shown_errors(as_json=as_json):
-        from pydantic import ValidationError
-
-        from snapjudge.errors import OptionInvalid
         from snapjudge.flows.listing import list_judges
-        from snapjudge.live.host import HostTerms
-        from snapjudge.serve import logs
-        from snapjudge.serve.run import serve as run
-        from snapjudge.serve.settings import Bounds, ServeSettings
 
         ours = tuple(one.name for one in list_judges() if one.built_in and one.bundle is not None) if backbone == "mini" else ()
-        pairs = [one.partition("=") for one in alias or ()]
-        if odd := [name for name, sign, judge in pairs if not (name and sign and judge)]:
-            raise OptionInvalid(f"--alias {odd[0]!r} cannot be read", hint="NAME=JUDGE, such as prod=tone@3", received=odd[0])
-        try:
-            settings = ServeSettings(
-                host=host,
-                port=port,
-                judges=tuple(judges or ours),
-                aliases={name: judge for name, _, judge in pairs},
-                engine=HostTerms(backbone=backbone, precision=precision, device=device, processes=processes),
-                deadline_ms=deadline * 1000,
-                policies=policies,
-                keys=keys,
-                open_to_all=open_to_all,
-                certificate=certificate,
-                private_key=private_key,
-                bounds=Bounds(body_bytes=round(body_mb * (1 << 20))),
-                drain_seconds=drain,
-                notice_seconds=notice,
-                log_text=log_text,
-                log_json=not errors.is_terminal if log_json is None else log_json,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise OptionInvalid(f"{where}{': ' if where else ''}{str(first['msg']).removeprefix('Value error, ')}", hint="snapjudge serve --help") from error
-        logs.set_up(as_json=settings.log_json)
+        _run(
+            as_json=as_json,
+            log_json=log_json,
+            judges=tuple(judges or ours),
+            aliases=_aliases(alias),
+            engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes},
+            deadline_ms=deadline * 1000,
+            host=host,
+            port=port,
+            policies=policies,
+            keys=keys,
+            open_to_all=open_to_all,
+            certificate=certificate,
+            private_key=private_key,
+            bounds={"body_bytes": round(body_mb * (1 << 20))},
+            drain_seconds=drain,
+            notice_seconds=notice,
+            log_text=log_text,
+        )
 
-        def announce(address: str) -> None:
-            if as_json:
-                print_json({"address": address, "judges": list(settings.judges)})
-            else:
-                output.print(f"serving {len(settings.judges)} judges at [bold]{address}[/bold]  ({address}/docs; Ctrl-C stops)", highlight=False)
 
-        run(settings, announce)
+def proxy(
+    policy: Annotated[Path, typer.Argument(help="the guard policy's file; its stages look at what is asked, at what tools gave, at answers and tool calls")],
+    upstream: Annotated[str, typer.Option(help="the OpenAI-compatible endpoint, such as https://api.openai.com/v1")],
+    key_env: Annotated[str, typer.Option(help="environment variable with the endpoint's key; without, callers' own Authorization goes on")] = "",
+    passed: Annotated[list[str] | None, typer.Option("--pass", help="path of it that goes through unguarded; may be repeated; /models unless said")] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8322,
+    backbone: BackboneOption = "mini",
+    precision: PrecisionOption = Precision.float32,
+    device: DeviceOption = None,
+    processes: ProcessesOption = None,
+    alias: AliasOption = None,
+    keys: KeysOption = None,
+    open_to_all: OpenOption = False,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
+    body_mb: BodyOption = 20.0,
+    drain: DrainOption = 30.0,
+    notice: NoticeOption = 0.0,
+    log_text: LogTextOption = False,
+    log_json: LogJsonOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Guard an OpenAI-compatible chat endpoint: point clients at this address instead. Streams are looked at as they are written, tool calls once whole.
+
+    `snapjudge proxy policies/support_bot.yaml --upstream https://api.openai.com/v1` then `OpenAI(base_url="http://127.0.0.1:8322/v1")`
+    """
+    with shown_errors(as_json=as_json):
+        from snapjudge.guard.policies import state_of
+        from snapjudge.guard.policy_file import read_policy
+
+        read = read_policy(policy)
+        aliases = _aliases(alias)
+        _run(
+            as_json=as_json,
+            log_json=log_json,
+            judges=tuple(dict.fromkeys(aliases.get(name, name) for name in state_of(read).judges)),
+            aliases=aliases,
+            engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes},
+            upstream={"url": upstream, "policy": read, "key_env": key_env, "passed": tuple(passed or ("/models",))},
+            host=host,
+            port=port,
+            keys=keys,
+            open_to_all=open_to_all,
+            certificate=certificate,
+            private_key=private_key,
+            bounds={"body_bytes": round(body_mb * (1 << 20))},
+            drain_seconds=drain,
+            notice_seconds=notice,
+            log_text=log_text,
+        )
+
+
+def _run(*, as_json: bool, log_json: bool | None, **settings: Any) -> None:
+    """Serve with some settings until told to stop.
+
+    Raises:
+        OptionInvalid: a setting is out of its range. As `serve.run.serve`.
+    """
+    from pydantic import ValidationError
+
+    from snapjudge.errors import OptionInvalid
+    from snapjudge.serve import logs
+    from snapjudge.serve.run import serve as run
+    from snapjudge.serve.settings import ServeSettings
+
+    try:
+        own = ServeSettings(log_json=not errors.is_terminal if log_json is None else log_json, **settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise OptionInvalid(
+            f"{where}{': ' if where else ''}{str(first['msg']).removeprefix('Value error, ')}", hint="--help tells what each option takes"
+        ) from error
+    logs.set_up(as_json=own.log_json)
+
+    def announce(address: str) -> None:
+        if as_json:
+            print_json({"address": address, "judges": list(own.judges)})
+            return
+        what = f"{len(own.judges)} judges" if own.upstream is None else f"{own.upstream.url}, guarded by {own.upstream.policy.signature},"
+        output.print(f"serving {what} at [bold]{address}[/bold]  ({address}/docs; Ctrl-C stops)", highlight=False)
+
+    run(own, announce)
+
+
+def _aliases(given: list[str] | None) -> dict[str, str]:
+    from snapjudge.errors import OptionInvalid
+
+    pairs = [one.partition("=") for one in given or ()]
+    if odd := [name for name, sign, judge in pairs if not (name and sign and judge)]:
+        raise OptionInvalid(f"--alias {odd[0]!r} cannot be read", hint="NAME=JUDGE, such as prod=tone@3", received=odd[0])
+    return {name: judge for name, _, judge in pairs}

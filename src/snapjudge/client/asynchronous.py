@@ -1,7 +1,7 @@
 """The client for code that waits in tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,7 +11,20 @@ import stamina
 
 from snapjudge.client import calls
 from snapjudge.client.calls import Call, Question, Terms
-from snapjudge.core.api import Answer, AppendResponse, GuardResponse, Item, ItemAnswers, JudgeList, JudgeResponse, LoadedJudge, PolicyList, PolicyState
+from snapjudge.core.api import (
+    Answer,
+    AppendResponse,
+    GuardResponse,
+    Item,
+    ItemAnswers,
+    JudgeList,
+    JudgeResponse,
+    LoadedJudge,
+    PolicyList,
+    PolicyState,
+    StreamEnd,
+    StreamPiece,
+)
 from snapjudge.core.policy import Stage
 
 T = TypeVar("T")
@@ -95,6 +108,29 @@ class AsyncClient:
             PolicyUnknown, PolicyInvalid; as `score`. Judges that fail are the policy's to deal with, and raise nothing.
         """
         return await self._called(calls.guarding(self.terms, policy, stage, inputs, source, deadline))
+
+    async def guard_stream(
+        self, policy: str | Mapping[str, Any], chunks: AsyncIterable[str], stage: Stage = "output", *, source: str = "", **inputs: Any
+    ) -> AsyncGenerator[StreamPiece | StreamEnd]:
+        """A text guarded while it is written: what may go on to the reader, as it is let through, and at last how it ended.
+
+        `chunks` is read no further than to where the text is stopped.
+
+        Raises:
+            As `guard`.
+        """
+        stream = (await self._called(calls.opening_stream(self.terms, policy, stage, inputs, source))).stream
+        try:
+            async for chunk in chunks:
+                state = await self._called(calls.appending_text(self.terms, stream, chunk, done=False))
+                for event in calls.events_of(state):
+                    yield event
+                if state.end is not None:
+                    return
+            for event in calls.events_of(await self._called(calls.appending_text(self.terms, stream, "", done=True))):
+                yield event
+        finally:
+            await self._called(calls.closing_stream(stream))
 
     async def policies(self) -> PolicyList:
         """The policies that are loaded."""

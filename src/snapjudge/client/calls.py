@@ -5,7 +5,7 @@ Knows nothing of whether anybody waits for an answer in a thread or in a task.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -29,6 +29,11 @@ from snapjudge.core.api import (
     PolicyState,
     SessionRequest,
     SessionState,
+    StreamAppend,
+    StreamEnd,
+    StreamPiece,
+    StreamRequest,
+    StreamState,
 )
 from snapjudge.core.policy import Stage
 from snapjudge.core.question import OpenQuestion
@@ -200,6 +205,32 @@ def guarding(
     named = policy if isinstance(policy, str) else dict(policy)
     body = GuardRequest(policy=named, stage=stage or ("output" if "output" in inputs else "input"), inputs=dict(inputs), source=source)
     return Call("POST", "/v1/guard", GuardResponse.model_validate_json, body, until=_until(terms, deadline))
+
+
+def opening_stream(terms: Terms, policy: str | Mapping[str, Any], stage: Stage, inputs: Mapping[str, Any], source: str) -> Call[StreamState]:
+    """Open a text that is guarded while it is written."""
+    named = policy if isinstance(policy, str) else dict(policy)
+    body = StreamRequest(policy=named, stage=stage, inputs=dict(inputs), source=source)
+    return Call("POST", "/v1/streams", StreamState.model_validate_json, body, until=_until(terms, None))
+
+
+def appending_text(terms: Terms, stream: str, text: str, *, done: bool) -> Call[StreamState]:
+    """Add to a text; never sent twice, since the first may have arrived."""
+    body = StreamAppend(text=text, done=done)
+    return Call("POST", f"/v1/streams/{quote(stream, safe='')}/append", StreamState.model_validate_json, body, again=False, until=_until(terms, None))
+
+
+def closing_stream(stream: str) -> Call[None]:
+    """Leave a text."""
+    return Call("DELETE", f"/v1/streams/{quote(stream, safe='')}", _nothing, again=False)
+
+
+def events_of(state: StreamState) -> Iterator[StreamPiece | StreamEnd]:
+    """What came of an append."""
+    if state.text:
+        yield StreamPiece(text=state.text)
+    if state.end is not None:
+        yield state.end
 
 
 def policies() -> Call[PolicyList]:

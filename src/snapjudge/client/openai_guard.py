@@ -13,6 +13,7 @@ from typing import Any, cast
 from snapjudge.client.asynchronous import AsyncClient
 from snapjudge.client.guards import Passed, PolicyLike, passed
 from snapjudge.client.synchronous import Client
+from snapjudge.core.tool_call import arguments_of, call_text
 from snapjudge.errors import OptionInvalid
 
 
@@ -114,14 +115,14 @@ def _outputs(response: Any) -> list[tuple[Any, str, Callable[[str], None]]]:
         for call in message.tool_calls or ():
             function = getattr(call, "function", None)
             if function is not None:
-                whole = f"{function.name}({function.arguments})"
+                whole = call_text(function.name, function.arguments)
                 found.append(("tool_call", whole, lambda text, function=function, whole=whole: _changed(function, whole, text)))  # type: ignore[misc]
     return found
 
 
 def _changed(function: Any, before: str, after: str) -> None:
     if after != before:
-        function.arguments = after.removeprefix(f"{function.name}(").removesuffix(")")
+        function.arguments = arguments_of(function.name, after)
 
 
 def _answer(text: str, model: str) -> Any:

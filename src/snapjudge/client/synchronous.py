@@ -11,7 +11,20 @@ import stamina
 
 from snapjudge.client import calls
 from snapjudge.client.calls import Call, Question, Terms
-from snapjudge.core.api import Answer, AppendResponse, GuardResponse, Item, ItemAnswers, JudgeList, JudgeResponse, LoadedJudge, PolicyList, PolicyState
+from snapjudge.core.api import (
+    Answer,
+    AppendResponse,
+    GuardResponse,
+    Item,
+    ItemAnswers,
+    JudgeList,
+    JudgeResponse,
+    LoadedJudge,
+    PolicyList,
+    PolicyState,
+    StreamEnd,
+    StreamPiece,
+)
 from snapjudge.core.policy import Stage
 
 T = TypeVar("T")
@@ -95,6 +108,27 @@ class Client:
             PolicyUnknown, PolicyInvalid; as `score`. Judges that fail are the policy's to deal with, and raise nothing.
         """
         return self._called(calls.guarding(self.terms, policy, stage, inputs, source, deadline))
+
+    def guard_stream(
+        self, policy: str | Mapping[str, Any], chunks: Iterable[str], stage: Stage = "output", *, source: str = "", **inputs: Any
+    ) -> Iterator[StreamPiece | StreamEnd]:
+        """A text guarded while it is written: what may go on to the reader, as it is let through, and at last how it ended.
+
+        `chunks` is read no further than to where the text is stopped.
+
+        Raises:
+            As `guard`.
+        """
+        stream = self._called(calls.opening_stream(self.terms, policy, stage, inputs, source)).stream
+        try:
+            for chunk in chunks:
+                state = self._called(calls.appending_text(self.terms, stream, chunk, done=False))
+                yield from calls.events_of(state)
+                if state.end is not None:
+                    return
+            yield from calls.events_of(self._called(calls.appending_text(self.terms, stream, "", done=True)))
+        finally:
+            self._called(calls.closing_stream(stream))
 
     def policies(self) -> PolicyList:
         """The policies that are loaded."""

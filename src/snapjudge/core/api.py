@@ -281,6 +281,54 @@ class GuardResponse(Frozen):
     timings: Timings = Timings()
 
 
+class StreamRequest(Frozen):
+    """A text that will be guarded while it is written.
+
+    A policy is named, or stands in the request itself; its `streaming` says how often the text is looked at.
+    """
+
+    policy: str | dict[str, Any] = Field(examples=["support_bot"])
+    stage: Stage = Field(default="output", examples=["output"])
+    inputs: dict[str, Any] = Field(default_factory=dict, description="what else the judges read", examples=[{"input": "Where is my order?"}])
+    source: str = Field(default="", max_length=256)
+
+
+class StreamEnd(Frozen):
+    """How a text ended.
+
+    `stopped`: it was cut off, and `instead` is what the reader is told in place of the rest. `response.text` is all that was given on.
+    """
+
+    type: Literal["end"] = "end"
+    stopped: bool
+    instead: str = ""
+    looks: int = Field(default=0, description="how often it was looked at")
+    response: GuardResponse
+
+
+class StreamPiece(Frozen):
+    """Text that may go on to the reader."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class StreamAppend(Frozen):
+    """The next part of a text."""
+
+    text: str = Field(default="", examples=["Your order is on its way"])
+    done: bool = Field(default=False, description="nothing more comes: the answer then waits for the end")
+
+
+class StreamState(Frozen):
+    """A text that is being guarded: what may go on to the reader since this was last asked, and how it ended, once it has."""
+
+    stream: str
+    text: str = ""
+    end: StreamEnd | None = None
+    expires_in_s: float
+
+
 class PolicyState(Frozen):
     """A policy that is loaded."""
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import INPUT_NAMES, InputName
-from snapjudge.errors import InputInvalid, Problem
+from snapjudge.errors import InputInvalid, InputUnreadable, Problem
 
 Inputs = Mapping[str, Any]
 TEXT_FIELDS = ("context", "input", "output", "a", "b")
@@ -117,7 +117,7 @@ def check_inputs(inputs: object, wanted: Sequence[InputName], optional: Sequence
     """The wanted inputs, checked; other standard fields are left out, and so are optional ones that are missing or empty.
 
     Raises:
-        InputInvalid: naming every missing, empty, unknown or wrongly typed field.
+        InputInvalid: naming every missing, empty, unknown or wrongly typed field; InputUnreadable where one of them is there, and nothing that can be read.
     """
     if not isinstance(inputs, Mapping):
         raise _invalid([Problem("inputs", _kind(inputs), "an object of fields such as output")])
@@ -134,16 +134,20 @@ def check_inputs(inputs: object, wanted: Sequence[InputName], optional: Sequence
         else:
             kept[name] = value
     if not kept and not problems:
-        problems.append(Problem("inputs", "none of the fields the metric reads", f"at least one of {', '.join(wanted)}"))
+        problems.append(Problem("inputs", _NO_FIELD, f"at least one of {', '.join(wanted)}"))
     if problems:
         raise _invalid(problems)
     return kept
 
 
+_NOTHING, _EMPTY, _NO_FIELD, _SILENT = "nothing", "an empty text", "none of the fields the metric reads", "messages without any text"
+_ABSENT = (_NOTHING, _EMPTY, _NO_FIELD, _SILENT, "an empty list")
+
+
 def _field_problem(name: str, value: object) -> tuple[str, str] | None:
     """What was found and expected of a field that cannot be judged, else None."""
     if value is None:
-        return "nothing", "a text; the metric reads this field"
+        return _NOTHING, "a text; the metric reads this field"
     if name in TEXT_FIELDS or (name == "tools" and isinstance(value, str)):
         return _text_problem(value)
     if not isinstance(value, list) or not value:
@@ -160,7 +164,7 @@ def _tools_problem(tools: list[Any]) -> tuple[str, str] | None:
 def _messages_problem(turns: list[Any]) -> tuple[str, str] | None:
     problem = next((problem for turn in turns if (problem := _turn_problem(turn))), None)
     if problem is None and not any(_says(turn) for turn in turns):
-        return "messages without any text", "at least one message that says something"
+        return _SILENT, "at least one message that says something"
     return problem
 
 
@@ -169,7 +173,7 @@ def _text_problem(value: object) -> tuple[str, str] | None:
         return _kind(value), "a text"
     if not encodable(value):
         return "a text with lone surrogates", "valid Unicode"
-    return None if _visible(value) else ("an empty text", "a text with at least one visible character")
+    return None if _visible(value) else (_EMPTY, "a text with at least one visible character")
 
 
 def _visible(text: str) -> bool:
@@ -207,7 +211,8 @@ def _turn_problem(turn: object) -> tuple[str, str] | None:
 
 
 def _invalid(problems: Sequence[Problem]) -> InputInvalid:
-    return InputInvalid(
+    kind = InputInvalid if all(one.found in _ABSENT for one in problems) else InputUnreadable
+    return kind(
         "; ".join(str(problem) for problem in problems),
         hint='inputs are {"output": "..."} with the standard field names: `ask --field context=...` gives one, --map output=COLUMN names a column of a file',
     )

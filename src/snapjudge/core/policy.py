@@ -217,6 +217,24 @@ class Ruleset(Frozen):
         return Rule(all_of=self.rules) if self.when == "all" else Rule(any_of=self.rules)
 
 
+class Streaming(Frozen):
+    """How texts are looked at while they are written. A text is given on as far as a look at it came to nothing, less what is held back.
+
+    Args:
+        every: tokens of the judges' backbone from one look to the next.
+        sentences: whether the end of a sentence is looked at, too.
+        agree: looks in a row that a ruleset has to fire in before its action is taken; the last look at a whole text counts alone.
+        hard: the score from which on a flagged answer counts at once; None for never. Keywords and patterns always do.
+        hold_back: newest tokens that wait for what follows them though a look at them came to nothing.
+    """
+
+    every: int = Field(default=24, ge=1, le=4096)
+    sentences: bool = True
+    agree: int = Field(default=2, ge=1, le=8)
+    hard: float | None = Field(default=0.95, ge=0, le=1)
+    hold_back: int = Field(default=12, ge=0, le=4096)
+
+
 class Policy(Frozen):
     """What is looked at, and done, at each stage of a request.
 
@@ -231,6 +249,7 @@ class Policy(Frozen):
     fail: Fail = "open"
     deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
     paused: bool = False
+    streaming: Streaming = Streaming()
     about: str = ""
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from snapjudge.errors import SnapjudgeError
 from snapjudge.guard.evaluate import Evidence, Finding, Outcome, Verdict, decide, text_of
 from snapjudge.guard.redaction import redact
 from snapjudge.live.judges import LiveJudges
-from snapjudge.live.judging import InputsOf, Spent, as_given
+from snapjudge.live.judging import Growing, InputsOf, Spent, as_given
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,15 @@ class Guarded:
 
 
 async def guard(
-    judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mapping[str, Any], *, source: str = "", deadline: float | None = None, request_id: str = ""
+    judges: LiveJudges,
+    policy: Policy,
+    stage: Stage,
+    inputs: Mapping[str, Any],
+    *,
+    source: str = "",
+    deadline: float | None = None,
+    request_id: str = "",
+    growing: Growing | None = None,
 ) -> Guarded:
     """Look at one stage of one request.
 
@@ -47,8 +55,9 @@ async def guard(
 
     Args:
         deadline: on the monotonic clock; no rule waits longer.
+        growing: what is known of a text that is looked at again and again as it grows.
     """
-    evidence, spent = await _asked(judges, policy, stage, inputs, source, deadline)
+    evidence, spent = await _asked(judges, policy, stage, Item(inputs=dict(inputs), source=source), deadline, growing)
     return await _done(judges, policy, stage, evidence, spent, source=source, deadline=deadline, request_id=request_id)
 
 
@@ -80,17 +89,17 @@ def _inputs_of(stage: Stage) -> InputsOf:
     return _retrieved if stage == "retrieval" else as_given
 
 
-async def _asked(judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mapping[str, Any], source: str, deadline: float | None) -> tuple[Evidence, Spent]:
+async def _asked(judges: LiveJudges, policy: Policy, stage: Stage, item: Item, deadline: float | None, growing: Growing | None) -> tuple[Evidence, Spent]:
     """Ask all judges of a stage; return as soon as what is known decides it, or when no rule waits any longer."""
     began = time.monotonic()
     leaves = _asking(policy, stage)
     unknown, groups = _who(judges, leaves)
-    evidence = Evidence(unknown, inputs)
+    evidence = Evidence(unknown, item.inputs)
     if not groups:
         return evidence, Spent()
     waits = sorted({policy.seconds_of(leaf) for leaf in leaves})
     most = waits[-1] if deadline is None else min(waits[-1], max(0.0, deadline - began))
-    asking = asyncio.create_task(_answers(judges, stage, groups, Item(inputs=dict(inputs), source=source), began + most))
+    asking = asyncio.create_task(_answers(judges, stage, groups, item, began + most, growing))
     try:
         for wait in [one for one in waits if one < most] + [most]:
             await asyncio.wait([asking], timeout=max(0.0, began + wait - time.monotonic()))
@@ -105,7 +114,7 @@ async def _asked(judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mappi
     finally:
         asking.cancel()
     elapsed = time.monotonic() - began
-    return Evidence({**unknown, **answers}, inputs, elapsed=elapsed), spent
+    return Evidence({**unknown, **answers}, item.inputs, elapsed=elapsed), spent
 
 
 @dataclass
@@ -139,12 +148,15 @@ def _who(judges: LiveJudges, leaves: Sequence[Rule]) -> tuple[dict[str, Answer],
     return unknown, groups
 
 
-async def _answers(judges: LiveJudges, stage: Stage, groups: Groups, item: Item, deadline: float | None) -> tuple[dict[str, Answer], Spent]:
+async def _answers(
+    judges: LiveJudges, stage: Stage, groups: Groups, item: Item, deadline: float | None, growing: Growing | None = None
+) -> tuple[dict[str, Answer], Spent]:
     """Everybody's answers, by what rules find them by."""
     asked = [judges.asked(group.names, list(group.questions.values())) for group in groups.values()]
     items = [item if reads is None else Item(inputs={"input": text_of(item.inputs, reads)}, source=item.source) for reads in groups]
     ways = [_inputs_of(stage) if reads is None else _as_text for reads in groups]
-    found = await asyncio.gather(*(judges.answer([one], who, deadline=deadline, inputs_of=way) for one, who, way in zip(items, asked, ways, strict=True)))
+    calls = zip(items, asked, ways, strict=True)
+    found = await asyncio.gather(*(judges.answer([one], who, deadline=deadline, inputs_of=way, growing=growing) for one, who, way in calls))
     spent = Spent()
     answers: dict[str, Answer] = {}
     for reads, ((each,), part) in zip(groups, found, strict=True):

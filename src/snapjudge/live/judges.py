@@ -149,11 +149,11 @@ class LiveJudges:
         return await self.answer(items, self.asked(judges, questions), deadline=deadline)
 
     async def answer(
-        self, items: Sequence[Item], asked: Asked, *, deadline: float | None = None, inputs_of: InputsOf = as_given
+        self, items: Sequence[Item], asked: Asked, *, deadline: float | None = None, inputs_of: InputsOf = as_given, growing: Growing | None = None
     ) -> tuple[list[ItemAnswers], Spent]:
-        """The same of those whom `asked` has found."""
+        """The same of those whom `asked` has found; one item may be a content that grows (see `ask_again`)."""
         with self.held(asked):
-            return await judge_items(items, asked, self.backings, self._generalist, deadline=deadline, inputs_of=inputs_of)
+            return await judge_items(items, asked, self.backings, self._generalist, deadline=deadline, inputs_of=inputs_of, growing=growing)
 
     async def ask_again(
         self, item: Item, asked: Asked, growing: Growing, *, only_read: bool = False, deadline: float | None = None
@@ -169,11 +169,11 @@ class LiveJudges:
         for _, name, judge in asked.judges:
             if judge.host not in self.backings or self.roster.judges.get(judge.judge) is not judge:
                 raise JudgeUnknown(f"{judge.judge} was unloaded", hint="open a new session with a judge that is loaded", received=name)
-        with self.held(asked):
-            if only_read:
+        if only_read:
+            with self.held(asked):
                 return ItemAnswers(answers=()), await read_ahead(item, asked, self.backings, growing, deadline=deadline)
-            (found,), spent = await judge_items([item], asked, self.backings, self._generalist, deadline=deadline, growing=growing)
-            return found, spent
+        (found,), spent = await self.answer([item], asked, deadline=deadline, growing=growing)
+        return found, spent
 
     def let_go(self, growing: Growing) -> None:
         """Forget a content that grew."""

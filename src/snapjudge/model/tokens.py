@@ -66,6 +66,11 @@ class TextTokens:
         found = (tuple(item.ids) for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
         return [ids if self._control_ids.isdisjoint(ids) else self._encode_apart(text) for text, ids in zip(texts, found, strict=True)]
 
+    def ends(self, text: str) -> list[int]:
+        """Where each token of a text ends, in characters; about so where a control token is spelled out."""
+        whole = text.encode(errors="replace").decode()  # a lone surrogate is one character, too
+        return [int(end) for _, end in self._tokenizer.encode(whole, add_special_tokens=False).offsets]
+
     def _encode_apart(self, text: str) -> Ids:
         """Split every spelled-out control token after its first character and tokenise the pieces one by one."""
         cuts = {0, len(text)}

@@ -10,9 +10,10 @@ from starlette.exceptions import HTTPException
 from snapjudge import __version__
 from snapjudge.core.api import ErrorResponse
 from snapjudge.errors import RequestInvalid, SnapjudgeError
-from snapjudge.serve import guarding, health, native
+from snapjudge.serve import guarding, health, native, streaming
 from snapjudge.serve.bodies import describe, problems_of
 from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_method
+from snapjudge.serve.proxy import routes as proxy
 from snapjudge.serve.service import Service
 from snapjudge.serve.settings import ServeSettings
 from snapjudge.serve.wires import chat, decisions, galileo, litellm, models, moderations, systemone, vllm
@@ -63,7 +64,8 @@ def make_routes(service: Service) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": told} for status, told in _REFUSALS.items()},
     )
     app.state.service = service
-    for part in (native, guarding, health, decisions, systemone, models, moderations, chat, vllm, litellm, galileo):
+    wires = (decisions, systemone, models, moderations, chat, vllm, litellm, galileo) if service.settings.upstream is None else (proxy,)
+    for part in (native, guarding, streaming, health, *wires):
         app.include_router(part.router)
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -244,16 +244,20 @@ def error_response(error: SnapjudgeError, request_id: str) -> tuple[int, list[tu
     wait = error.retry_after if isinstance(error, EngineBusy) else None
     if wait is not None:
         headers += [(b"retry-after", str(max(1, -int(-wait // 1))).encode()), (b"retry-after-ms", str(max(1, round(wait * 1000))).encode())]
+    return error.status, headers, ErrorResponse(error=told_of(error), request_id=request_id).model_dump_json(exclude_defaults=True).encode()
+
+
+def told_of(error: SnapjudgeError) -> ErrorBody:
+    """What callers are told of an error."""
     given = error.as_dict()
-    body = ErrorBody(
+    return ErrorBody(
         code=error.code,
         message=_told(given["message"]),
         hint=_told(given["hint"]),
         received=None if error.received is None else _told(error.received)[:200],
-        retry_after=wait,
+        retry_after=error.retry_after if isinstance(error, EngineBusy) else None,
         problems=tuple({name: _told(value) for name, value in vars(one).items() if value is not None} for one in getattr(error, "problems", ())),
     )
-    return error.status, headers, ErrorResponse(error=body, request_id=request_id).model_dump_json(exclude_defaults=True).encode()
 
 
 def depth_of(body: bytes, most: int) -> int:

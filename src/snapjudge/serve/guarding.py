@@ -1,15 +1,16 @@
 """`POST /v1/guard`, and the policies that are loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import RootModel
+from starlette.requests import HTTPConnection
 
 from snapjudge.core.api import GuardRequest, GuardResponse, PolicyList, PolicyState
 from snapjudge.core.policy import Policy, Stage
 from snapjudge.errors import JudgeUnknown, PolicyInvalid
-from snapjudge.guard.guarding import Guarded, guard
+from snapjudge.guard.guarding import Call, guard
 from snapjudge.guard.policies import check_own, state_of
 from snapjudge.guard.policy_file import policy_of
 from snapjudge.serve.bodies import answered, read_body, takes
@@ -29,16 +30,9 @@ async def guard_stage(request: Request) -> Response:
 
     A policy in the request itself may hold neither patterns nor webhooks, unless the key may manage.
     """
-    service, caller = service_of(request), caller_of(request)
-    caller.check("judge")
+    caller_of(request).check("judge")
     body = await read_body(request, GuardRequest)
-    if isinstance(body.policy, str):
-        policy = service.policies.find(body.policy)
-    else:
-        policy = policy_of(body.policy, "the policy")
-        if "manage" not in caller.may:
-            check_own(policy)
-    _check_judges(request, policy, body.stage)
+    policy = asked_for(request, body.policy, body.stage)
     return answered(await guarded(request, policy, body.stage, body.inputs, source=body.source, deadline_ms=body.deadline_ms))
 
 
@@ -49,7 +43,8 @@ async def guarded(
     service = service_of(request)
     deadline = service.deadline(request, deadline_ms)
     found = await guard(service.judges, policy, stage, inputs, source=source, deadline=deadline, request_id=request.state.request_id)
-    return _noted(request, service, found)
+    noted(service, found.response, found.calls)
+    return found.response.model_copy(update={"timings": service.timings(request, found.spent)})
 
 
 @router.get("/v1/policies", response_model=PolicyList, summary="The policies that are loaded")
@@ -99,7 +94,23 @@ async def drop_policy(request: Request, name: PolicyName) -> Response:
     return Response(status_code=204)
 
 
-def _check_judges(request: Request, policy: Policy, stage: Stage) -> None:
+def asked_for(request: HTTPConnection, given: str | dict[str, Any], stage: Stage) -> Policy:
+    """The policy that a request names, or brings along.
+
+    Raises:
+        PolicyUnknown, PolicyInvalid. KeyForbidden: its key may not ask the policy's judges.
+    """
+    if isinstance(given, str):
+        policy = service_of(request).policies.find(given)
+    else:
+        policy = policy_of(given, "the policy")
+        if "manage" not in caller_of(request).may:
+            check_own(policy)
+    _check_judges(request, policy, stage)
+    return policy
+
+
+def _check_judges(request: HTTPConnection, policy: Policy, stage: Stage) -> None:
     """See that the caller may ask the judges of a policy that comes with its request; a loaded policy is for whoever may judge."""
     caller, roster = caller_of(request), service_of(request).judges.roster
     if "*" in caller.judges:
@@ -112,13 +123,11 @@ def _check_judges(request: Request, policy: Policy, stage: Stage) -> None:
                 continue
 
 
-def _noted(request: Request, service: Service, found: Guarded) -> GuardResponse:
-    """Count what came of it, send its webhooks, and say how long it took."""
-    response = found.response
+def noted(service: Service, response: GuardResponse, calls: Sequence[Call]) -> None:
+    """Count what came of a stage, and send its webhooks."""
     service.count(response.answers)
     service.metrics.actions.labels(response.policy, response.stage, response.action).inc()
     for outcome in response.rulesets:
         service.metrics.rulesets.labels(response.policy, outcome.name, outcome.status).inc()
-    for call in found.calls:
+    for call in calls:
         service.webhooks.send(str(call.webhook.url), call.body, secret_env=call.webhook.secret_env)
-    return response.model_copy(update={"timings": service.timings(request, found.spent)})

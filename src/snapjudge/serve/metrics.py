@@ -10,6 +10,7 @@ from snapjudge.core.api import Answer
 from snapjudge.live.judges import LiveJudges
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_LOOKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
@@ -33,6 +34,7 @@ class Metrics:
 
         self.actions = Counter("snapjudge_guard_actions", "What guards came to.", ["policy", "stage", "action"], registry=own)
         self.rulesets = Counter("snapjudge_guard_rulesets", "How rulesets came out.", ["policy", "ruleset", "status"], registry=own)
+        self.looks = Histogram("snapjudge_stream_looks", "Looks at a text while it was written.", buckets=_LOOKS, registry=own)
         self.webhooks = Counter("snapjudge_webhooks", "Webhooks by what became of them: sent, failed, dropped.", ["outcome"], registry=own)
 
     def watch(self, judges: LiveJudges) -> None:

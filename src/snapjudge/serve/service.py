@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from snapjudge.core.api import Answer, Health, Timings
 from snapjudge.errors import EngineBusy, EngineDown, ServeFailed, SnapjudgeError
@@ -14,8 +15,10 @@ from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Spent
 from snapjudge.serve.keys import Caller, Keys
 from snapjudge.serve.metrics import Metrics
+from snapjudge.serve.proxy.upstream import UpstreamClient
 from snapjudge.serve.sessions import Sessions
-from snapjudge.serve.settings import ServeSettings
+from snapjudge.serve.settings import ServeSettings, Upstream
+from snapjudge.serve.streams import Streams
 from snapjudge.serve.webhooks import Webhooks
 
 _log = logging.getLogger(__name__)
@@ -41,7 +44,11 @@ class Service:
         self._judges: LiveJudges | None = None
         self._sessions: Sessions | None = None
         self._webhooks: Webhooks | None = None
+        self._upstream: UpstreamClient | None = None
+        self.streams = Streams(settings.bounds)
         self.policies = Policies(settings.policies)
+        if settings.upstream is not None:
+            self.policies.put(settings.upstream.policy)
 
     @property
     def started_on(self) -> str:
@@ -75,6 +82,8 @@ class Service:
         except BaseException:
             await judges.close()
             raise
+        if self.settings.upstream is not None:
+            self._upstream = UpstreamClient(self.settings.upstream)
         self._judges, self._sessions, self._webhooks = judges, Sessions(judges, self.settings.bounds), Webhooks(self.metrics)
         self.metrics.watch(judges)
 
@@ -83,6 +92,9 @@ class Service:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        self.streams.close_all()
+        if self._upstream is not None:
+            await self._upstream.close()
         if self._webhooks is not None:
             await self._webhooks.close(min(5.0, self.settings.drain_seconds))
         judges, self._judges = self._judges, None
@@ -106,6 +118,19 @@ class Service:
         if self._sessions is None:
             raise _loading()
         return self._sessions
+
+    @property
+    def upstream_terms(self) -> Upstream:
+        """What a proxy was told of its endpoint."""
+        assert self.settings.upstream is not None, "only a proxy has an endpoint"
+        return self.settings.upstream
+
+    @property
+    def upstream(self) -> UpstreamClient:
+        """The endpoint that a proxy stands in front of."""
+        if self._upstream is None:
+            raise _loading()
+        return self._upstream
 
     @property
     def webhooks(self) -> Webhooks:
@@ -164,14 +189,14 @@ class Service:
         self.metrics.count(answers)
 
 
-def service_of(request: Request) -> Service:
+def service_of(request: HTTPConnection) -> Service:
     """The service a request came to."""
     found = request.app.state.service
     assert isinstance(found, Service)
     return found
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: HTTPConnection) -> Caller:
     """Who sent a request."""
     found = request.state.caller
     assert isinstance(found, Caller)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import AnyHttpUrl, Field, model_validator
 
 from snapjudge.core.frozen import Frozen
+from snapjudge.core.policy import Policy
 from snapjudge.live.host import HostTerms
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -26,6 +27,16 @@ class Bounds(Frozen):
     session_seconds: float = Field(default=900.0, gt=0, description="after which a session nothing is appended to is forgotten")
 
 
+class Upstream(Frozen):
+    """The OpenAI-compatible endpoint that a proxy stands in front of."""
+
+    url: AnyHttpUrl = Field(description="as clients know it, such as https://api.openai.com/v1")
+    policy: Policy = Field(description="looks at what is asked, at what tools gave, at what is answered and at tool calls, by its stages")
+    key_env: str = Field(default="", description="environment variable with the endpoint's key; without, callers' own `Authorization` goes on")
+    passed: tuple[str, ...] = Field(default=("/models",), description="paths under the URL that go through as they are")
+    seconds: float = Field(default=600.0, gt=0, description="without a byte from it after which it has failed")
+
+
 class ServeSettings(Frozen):
     """A server. Bound to loopback unless told otherwise; then it wants keys."""
 
@@ -37,6 +48,7 @@ class ServeSettings(Frozen):
     deadline_ms: float = Field(default=10_000.0, gt=0, description="of a request that states none; what cannot be answered by then is refused at once")
     keys: Path | None = Field(default=None, description="file of API keys; without one everybody may do everything")
     policies: Path | None = Field(default=None, description="folder of guard policies, one NAME.yaml each; those put at run time are kept there")
+    upstream: Upstream | None = Field(default=None, description="chat completions are asked of it, and guarded, instead of answered by judges")
     open_to_all: bool = Field(default=False, description="serve an address other than loopback without keys")
     certificate: Path | None = Field(default=None, description="TLS certificate chain (PEM)")
     private_key: Path | None = Field(default=None, description="its private key (PEM)")
@@ -50,6 +62,8 @@ class ServeSettings(Frozen):
     def _safe(self) -> "ServeSettings":
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("TLS needs both a certificate and its private key")
+        if self.upstream is not None and self.keys is not None and not self.upstream.key_env:
+            raise ValueError("a proxy with API keys of its own needs the endpoint's key: name its environment variable")
         if self.host not in LOOPBACK and self.keys is None and not self.open_to_all:
             raise ValueError(f"{self.host} can be reached from outside: give API keys (`snapjudge keys add NAME`), or say that it is open to all")
         return self

@@ -1,0 +1,1 @@
+"""A guard between callers and an OpenAI-compatible chat endpoint (`snapjudge proxy`)."""
