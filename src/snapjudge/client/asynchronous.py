@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 import stamina
@@ -25,6 +26,7 @@ from snapjudge.core.api import (
     StreamEnd,
     StreamPiece,
 )
+from snapjudge.core.later import Batch, BatchLine, BatchRequest, Observation, StoredFile
 from snapjudge.core.policy import Stage
 
 T = TypeVar("T")
@@ -132,6 +134,56 @@ class AsyncClient:
         finally:
             await self._called(calls.closing_stream(stream))
 
+    async def observe(self, items: Items, judges: Sequence[str] = (), questions: Sequence[Question] = ()) -> tuple[str, ...]:
+        """Have items judged later; their numbers, once they are on the server's disk. With ids of the caller's own the call may be repeated.
+
+        Raises:
+            As `score`.
+        """
+        return (await self._called(calls.observing(items, judges, questions))).observations
+
+    async def observations(self, *, after: int = 0, source: str = "") -> AsyncGenerator[Observation]:
+        """What was judged, from some `place` of the record on, as far as there is more."""
+        while (found := await self._called(calls.observed(after, 1000, source))).observations:
+            for one in found.observations:
+                yield one
+            after = found.next
+
+    async def store_file(self, path: Path) -> StoredFile:
+        """Send a file (.jsonl, .csv, .tsv, .parquet) for batches."""
+        with path.open("rb") as file:
+            content = _chunks(file)
+            return StoredFile.model_validate_json(await self._sent(**calls.storing(path.name, content)))
+
+    async def batch(self, judges: Sequence[str] = (), questions: Sequence[Question] = (), **terms: Any) -> Batch:
+        """Judge the records of a file later: `batch(["toxicity"], file=client.store_file(path).file)`; the terms are those of `BatchRequest`.
+
+        Raises:
+            As `score`; NotFound.
+        """
+        return await self._called(calls.batching(BatchRequest(judges=tuple(judges), questions=calls.as_questions(questions), **terms)))
+
+    async def batch_state(self, number: str) -> Batch:
+        """How a batch stands."""
+        return await self._called(calls.batch(number))
+
+    async def cancel_batch(self, number: str) -> Batch:
+        """Stop a batch; what was judged stays."""
+        return await self._called(calls.batch(number, "cancel"))
+
+    async def resume_batch(self, number: str) -> Batch:
+        """Go on with a batch that was stopped or failed."""
+        return await self._called(calls.batch(number, "resume"))
+
+    async def batch_results(self, number: str) -> AsyncGenerator[BatchLine]:
+        """What was judged so far, record by record."""
+        async with self._http.stream(**calls.results_of(number)) as response:
+            if not response.is_success:
+                await response.aread()
+                raise calls.failure(response)
+            async for line in response.aiter_lines():
+                yield BatchLine.model_validate_json(line)
+
     async def policies(self) -> PolicyList:
         """The policies that are loaded."""
         return await self._called(calls.policies())
@@ -177,6 +229,16 @@ class AsyncClient:
         """Forget a session."""
         await self._called(calls.closing(session))
 
+    async def _sent(self, **request: Any) -> bytes:
+        """What one request of its own is answered."""
+        try:
+            response = await self._http.request(**request)
+        except httpx.TransportError as error:
+            raise calls.unreachable(self.terms.url, error) from error
+        if not response.is_success:
+            raise calls.failure(response)
+        return response.content
+
     async def _called(self, call: Call[T]) -> T:
         async for attempt in stamina.retry_context(on=call.worth_another_try, attempts=self.terms.attempts, **calls.WAITS):
             with attempt:
@@ -209,3 +271,8 @@ class AsyncConversation:
     async def close(self) -> None:
         """Let it go."""
         await self._client.close_session(self.session)
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, 1 << 20):
+        yield chunk

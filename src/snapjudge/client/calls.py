@@ -35,6 +35,7 @@ from snapjudge.core.api import (
     StreamRequest,
     StreamState,
 )
+from snapjudge.core.later import Batch, BatchRequest, ObservationList, ObservationRequest, ObservationsTaken
 from snapjudge.core.policy import Stage
 from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import EngineBusy, OptionInvalid, ServerUnreachable, SnapjudgeError
@@ -156,8 +157,7 @@ def judging(
     terms: Terms, items: Iterable[Item | Mapping[str, Any]], judges: Sequence[str], questions: Sequence[Question], deadline: float | None
 ) -> Call[JudgeResponse]:
     """Ask judges, and put questions, about some items."""
-    asked = tuple(OpenQuestion(instructions=one) if isinstance(one, str) else one for one in questions)
-    body = JudgeRequest(items=tuple(as_item(one) for one in items), judges=tuple(judges), questions=asked)
+    body = JudgeRequest(items=tuple(as_item(one) for one in items), judges=tuple(judges), questions=as_questions(questions))
     return Call("POST", "/v1/judge", JudgeResponse.model_validate_json, body, until=_until(terms, deadline))
 
 
@@ -233,6 +233,40 @@ def events_of(state: StreamState) -> Iterator[StreamPiece | StreamEnd]:
         yield state.end
 
 
+def observing(items: Iterable[Item | Mapping[str, Any]], judges: Sequence[str], questions: Sequence[Question]) -> Call[ObservationsTaken]:
+    """Have items judged later; sent twice only where every item has an id that tells the second time."""
+    some = tuple(as_item(one) for one in items)
+    body = ObservationRequest(items=some, judges=tuple(judges), questions=as_questions(questions))
+    return Call("POST", "/v1/observations", ObservationsTaken.model_validate_json, body, again=all(one.id for one in some))
+
+
+def observed(after: int, limit: int, source: str) -> Call[ObservationList]:
+    """What was judged after some place in the record."""
+    asked = f"after={after}&limit={limit}&source={quote(source, safe='')}"
+    return Call("GET", f"/v1/observations?{asked}", ObservationList.model_validate_json)
+
+
+def batching(request: BatchRequest) -> Call[Batch]:
+    """Make a batch; never sent twice."""
+    return Call("POST", "/v1/batches", Batch.model_validate_json, request, again=False)
+
+
+def batch(number: str, deed: str = "") -> Call[Batch]:
+    """How a batch stands, or stop it (`cancel`), or go on with it (`resume`)."""
+    path = f"/v1/batches/{quote(number, safe='')}"
+    return Call("POST", f"{path}/{deed}", Batch.model_validate_json, again=False) if deed else Call("GET", path, Batch.model_validate_json)
+
+
+def storing(name: str, content: Any) -> dict[str, Any]:
+    """A file as a request of its own, for it may be large."""
+    return {"method": "POST", "url": "/v1/files", "params": {"name": name}, "content": content, "timeout": httpx.Timeout(600.0, connect=10.0)}
+
+
+def results_of(number: str) -> dict[str, Any]:
+    """A batch's results as a request of its own."""
+    return {"method": "GET", "url": f"/v1/batches/{quote(number, safe='')}/results", "timeout": httpx.Timeout(600.0, connect=10.0)}
+
+
 def policies() -> Call[PolicyList]:
     """The policies that are loaded."""
     return Call("GET", "/v1/policies", PolicyList.model_validate_json)
@@ -255,6 +289,11 @@ class Plain(RootModel[dict[str, Any]]):
 def as_item(given: Item | Mapping[str, Any]) -> Item:
     """An item; a plain mapping gives its fields."""
     return given if isinstance(given, Item) else Item(inputs=dict(given))
+
+
+def as_questions(questions: Sequence[Question]) -> tuple[OpenQuestion, ...]:
+    """Open questions; a plain text gives its words."""
+    return tuple(OpenQuestion(instructions=one) if isinstance(one, str) else one for one in questions)
 
 
 def _until(terms: Terms, deadline: float | None) -> float | None:

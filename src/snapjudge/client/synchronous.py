@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from snapjudge.core.api import (
     StreamEnd,
     StreamPiece,
 )
+from snapjudge.core.later import Batch, BatchLine, BatchRequest, Observation, StoredFile
 from snapjudge.core.policy import Stage
 
 T = TypeVar("T")
@@ -130,6 +132,55 @@ class Client:
         finally:
             self._called(calls.closing_stream(stream))
 
+    def observe(self, items: Items, judges: Sequence[str] = (), questions: Sequence[Question] = ()) -> tuple[str, ...]:
+        """Have items judged later; their numbers, once they are on the server's disk. With ids of the caller's own the call may be repeated.
+
+        Raises:
+            As `score`.
+        """
+        return (self._called(calls.observing(items, judges, questions))).observations
+
+    def observations(self, *, after: int = 0, source: str = "") -> Iterator[Observation]:
+        """What was judged, from some `place` of the record on, as far as there is more."""
+        while (found := self._called(calls.observed(after, 1000, source))).observations:
+            yield from found.observations
+            after = found.next
+
+    def store_file(self, path: Path) -> StoredFile:
+        """Send a file (.jsonl, .csv, .tsv, .parquet) for batches."""
+        with path.open("rb") as file:
+            content = file
+            return StoredFile.model_validate_json(self._sent(**calls.storing(path.name, content)))
+
+    def batch(self, judges: Sequence[str] = (), questions: Sequence[Question] = (), **terms: Any) -> Batch:
+        """Judge the records of a file later: `batch(["toxicity"], file=client.store_file(path).file)`; the terms are those of `BatchRequest`.
+
+        Raises:
+            As `score`; NotFound.
+        """
+        return self._called(calls.batching(BatchRequest(judges=tuple(judges), questions=calls.as_questions(questions), **terms)))
+
+    def batch_state(self, number: str) -> Batch:
+        """How a batch stands."""
+        return self._called(calls.batch(number))
+
+    def cancel_batch(self, number: str) -> Batch:
+        """Stop a batch; what was judged stays."""
+        return self._called(calls.batch(number, "cancel"))
+
+    def resume_batch(self, number: str) -> Batch:
+        """Go on with a batch that was stopped or failed."""
+        return self._called(calls.batch(number, "resume"))
+
+    def batch_results(self, number: str) -> Iterator[BatchLine]:
+        """What was judged so far, record by record."""
+        with self._http.stream(**calls.results_of(number)) as response:
+            if not response.is_success:
+                response.read()
+                raise calls.failure(response)
+            for line in response.iter_lines():
+                yield BatchLine.model_validate_json(line)
+
     def policies(self) -> PolicyList:
         """The policies that are loaded."""
         return self._called(calls.policies())
@@ -174,6 +225,16 @@ class Client:
     def close_session(self, session: str) -> None:
         """Forget a session."""
         self._called(calls.closing(session))
+
+    def _sent(self, **request: Any) -> bytes:
+        """What one request of its own is answered."""
+        try:
+            response = self._http.request(**request)
+        except httpx.TransportError as error:
+            raise calls.unreachable(self.terms.url, error) from error
+        if not response.is_success:
+            raise calls.failure(response)
+        return response.content
 
     def _called(self, call: Call[T]) -> T:
         for attempt in stamina.retry_context(on=call.worth_another_try, attempts=self.terms.attempts, **calls.WAITS):

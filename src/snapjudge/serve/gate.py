@@ -28,6 +28,7 @@ _log = logging.getLogger("snapjudge.access")
 _ID = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
 _STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL), re.compile(rb"[\[\]{}]")
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/version", "/healthcheck", "/login/api_key"})  # no key, no rate, and answered while draining
+STREAMED = frozenset({("POST", "/v1/files")})  # bodies that are read as they arrive, by bounds of their own
 LEFT = 499  # the client is gone
 
 
@@ -65,7 +66,11 @@ class Gate:
         self._metrics.in_flight.set(self._in_flight)
         body: bytes | None = None
         try:
-            self._admit(scope, headers)
+            streamed = (scope["method"], scope["path"]) in STREAMED
+            self._admit(scope, headers, streamed=streamed)
+            if streamed:
+                await self._app(scope, self._steady(receive), answer)
+                return
             async with asyncio.timeout(self._settings.bounds.body_seconds):
                 body = await self._body(headers, receive)
             await self._answered(scope, body, receive, answer)
@@ -84,7 +89,7 @@ class Gate:
             self._in_flight -= 1
             self._note(scope, answer, began, body)
 
-    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], *, streamed: bool = False) -> None:
         """Everything that is decided before a body is read.
 
         Raises:
@@ -98,11 +103,22 @@ class Gate:
             raise Draining("the server is stopping", hint="send it to another one, or again when this one is back", retry_after=1.0)
         if self._in_flight > self._settings.bounds.in_flight:
             raise Draining(f"{self._in_flight - 1} requests are being answered, the most at once", hint="try again in a moment", retry_after=1.0)
-        if (coding := headers.get(b"content-encoding", b"identity").strip().lower()) not in UNPACKED:
-            known = ", ".join(name.decode() for name in UNPACKED)
+        codings = [b"identity"] if streamed else list(UNPACKED)
+        if (coding := headers.get(b"content-encoding", b"identity").strip().lower()) not in codings:
+            known = ", ".join(name.decode() for name in codings)
             raise _problem("content-encoding", coding.decode("latin-1")[:80], f"one of {known}", status=415)
-        if (length := headers.get(b"content-length")) is not None and int(length) > self._most:
-            raise too_large(self._most)
+        most = self._settings.bounds.file_bytes if streamed else self._most
+        if (length := headers.get(b"content-length")) is not None and int(length) > most:
+            raise too_large(most)
+
+    def _steady(self, receive: Receive) -> Receive:
+        """Its parts have to come one after another without long pauses."""
+
+        async def received() -> Message:
+            async with asyncio.timeout(self._settings.bounds.body_seconds):
+                return await receive()
+
+        return received
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """All of a request's body.

@@ -34,6 +34,8 @@ class Metrics:
 
         self.actions = Counter("snapjudge_guard_actions", "What guards came to.", ["policy", "stage", "action"], registry=own)
         self.rulesets = Counter("snapjudge_guard_rulesets", "How rulesets came out.", ["policy", "ruleset", "status"], registry=own)
+        self.waiting = Gauge("snapjudge_observations_waiting", "Observations that wait to be judged.", registry=own)
+        self.later = Counter("snapjudge_judged_later", "Observations and records of batches that were judged.", registry=own)
         self.looks = Histogram("snapjudge_stream_looks", "Looks at a text while it was written.", buckets=_LOOKS, registry=own)
         self.webhooks = Counter("snapjudge_webhooks", "Webhooks by what became of them: sent, failed, dropped.", ["outcome"], registry=own)
 

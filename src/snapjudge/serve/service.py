@@ -13,6 +13,7 @@ from snapjudge.errors import EngineBusy, EngineDown, ServeFailed, SnapjudgeError
 from snapjudge.guard.policies import Policies
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Spent
+from snapjudge.serve.deferred.deferred import Deferred, left_behind
 from snapjudge.serve.keys import Caller, Keys
 from snapjudge.serve.metrics import Metrics
 from snapjudge.serve.proxy.upstream import UpstreamClient
@@ -45,6 +46,8 @@ class Service:
         self._sessions: Sessions | None = None
         self._webhooks: Webhooks | None = None
         self._upstream: UpstreamClient | None = None
+        self._deferred: Deferred | None = None
+        self._opening = asyncio.Lock()
         self.streams = Streams(settings.bounds)
         self.policies = Policies(settings.policies)
         if settings.upstream is not None:
@@ -86,6 +89,8 @@ class Service:
             self._upstream = UpstreamClient(self.settings.upstream)
         self._judges, self._sessions, self._webhooks = judges, Sessions(judges, self.settings.bounds), Webhooks(self.metrics)
         self.metrics.watch(judges)
+        if left_behind(self.settings.data):
+            await self.deferred()
 
     async def close(self) -> None:
         """End the engines."""
@@ -93,6 +98,8 @@ class Service:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         self.streams.close_all()
+        if self._deferred is not None:
+            await self._deferred.close()
         if self._upstream is not None:
             await self._upstream.close()
         if self._webhooks is not None:
@@ -118,6 +125,19 @@ class Service:
         if self._sessions is None:
             raise _loading()
         return self._sessions
+
+    async def deferred(self) -> Deferred:
+        """What is judged later; its folder is made when it is first asked for.
+
+        Raises:
+            RunConflict: another server uses the folder. StorageFailed.
+        """
+        async with self._opening:
+            if self._deferred is None:
+                made = Deferred(self.settings, self.judges, self.metrics, self.webhooks)
+                await made.start()
+                self._deferred = made
+            return self._deferred
 
     @property
     def upstream_terms(self) -> Upstream:

@@ -39,6 +39,16 @@ class Webhooks:
         except asyncio.QueueFull:
             self._metrics.webhooks.labels("dropped").inc()
 
+    async def once(self, url: str, body: dict[str, Any], *, secret_env: str = "") -> str:
+        """Call now, one time: `sent`, `failed` where another time may help, `refused` where none does."""
+        try:
+            await self._posted(url, secret_env, _packed(body))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self._metrics.webhooks.labels("failed").inc()
+            return "failed" if _again(error) else "refused"
+        self._metrics.webhooks.labels("sent").inc()
+        return "sent"
+
     async def close(self, seconds: float) -> None:
         """Send what is queued, as far as the time allows."""
         try:
@@ -55,7 +65,7 @@ class Webhooks:
         while True:
             url, secret_env, body = await self._waiting.get()
             try:
-                await self._called(url, secret_env, json.dumps(body, ensure_ascii=False, default=str).encode(errors="replace"))
+                await self._called(url, secret_env, _packed(body))
                 self._metrics.webhooks.labels("sent").inc()
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 self._metrics.webhooks.labels("failed").inc()
@@ -66,9 +76,16 @@ class Webhooks:
     async def _called(self, url: str, secret_env: str, body: bytes) -> None:
         async for attempt in stamina.retry_context(on=_again, attempts=self._attempts, timeout=None, wait_initial=0.2, wait_max=10.0):
             with attempt:
-                headers = {"content-type": "application/json", **signed(os.environ.get(secret_env, "") if secret_env else "", body)}
-                response = await self._client.post(url, content=body, headers=headers)
-                response.raise_for_status()
+                await self._posted(url, secret_env, body)
+
+    async def _posted(self, url: str, secret_env: str, body: bytes) -> None:
+        headers = {"content-type": "application/json", **signed(os.environ.get(secret_env, "") if secret_env else "", body)}
+        response = await self._client.post(url, content=body, headers=headers)
+        response.raise_for_status()
+
+
+def _packed(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, default=str).encode(errors="replace")
 
 
 def signed(secret: str, body: bytes, now: float | None = None) -> dict[str, str]:
