@@ -496,6 +496,13 @@ class EndpointFailed(SnapjudgeError):
     status = 502
 
 
+class Unanswered(SnapjudgeError):
+    """No language model answered: late, over the budget, refused, or nothing that can be read."""
+
+    code = "unanswered"
+    status = 503
+
+
 class BudgetSpent(SnapjudgeError):
     """The stated budget does not cover what is left; what was answered is kept."""
 

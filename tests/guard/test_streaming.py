@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snapjudge.core.policy import Streaming
+from snapjudge.core.policy_terms import Streaming
 from snapjudge.errors import RequestTooLarge, UpstreamFailed
 from snapjudge.guard.policy_file import parse_policy
 from snapjudge.guard.streaming import Ending, Piece, StreamGuard

@@ -27,6 +27,10 @@ def check(policy: PolicyFile, as_json: AsJson = False) -> None:
             print_json(state_of(read).model_dump(mode="json"))
             return
         output.print(f"[bold]{read.signature}[/bold]  fails {read.fail}, rules wait {read.deadline_ms:g} ms unless they say{'; paused' if read.paused else ''}")
+        for route in read.routing:
+            whose = f" of {', '.join(route.judges)}" if route.judges else ""
+            unsure = f" below {route.below:g}" if route.below is not None else ""
+            output.print(f"routing  {', '.join(route.when)}{unsure}{whose} -> {route.to} {route.judge or route.llm or route.person}".rstrip(), markup=False)
         for stage in read.stages:
             for one in read.rulesets(stage):
                 paused = "  (paused)" if one.paused else ""

@@ -15,6 +15,7 @@ BackboneOption = Annotated[str, typer.Option(help="`mini`, a model's folder or a
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1")]
 ProcessesOption = Annotated[int | None, typer.Option(min=1, help="engine processes; by default one for each core, or one for an accelerator")]
 AliasOption = Annotated[list[str] | None, typer.Option(help="NAME=JUDGE: another name for a judge; may be repeated")]
+EscalationOption = Annotated[Path | None, typer.Option(help="file of language models and their budgets, for routes and escalations")]
 KeysOption = Annotated[Path | None, typer.Option(help="file of API keys (`snapjudge keys add`)")]
 OpenOption = Annotated[bool, typer.Option("--open", help="serve an address other than loopback without keys")]
 CertificateOption = Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM)")]
@@ -41,6 +42,7 @@ def serve(
     inbox: Annotated[Path | None, typer.Option(help="folder that batches may read files from")] = None,
     keep_texts: Annotated[bool, typer.Option("--keep-texts", help="keep the texts of observations once they are judged")] = False,
     keep_days: Annotated[float, typer.Option(min=0.01, help="for which judged observations are kept")] = 30.0,
+    escalation: EscalationOption = None,
     keys: KeysOption = None,
     open_to_all: OpenOption = False,
     certificate: CertificateOption = None,
@@ -75,6 +77,7 @@ def serve(
             inbox=inbox,
             keep_texts=keep_texts,
             keep_days=keep_days,
+            escalation=_escalation(escalation),
             keys=keys,
             open_to_all=open_to_all,
             certificate=certificate,
@@ -98,6 +101,7 @@ def proxy(
     device: DeviceOption = None,
     processes: ProcessesOption = None,
     alias: AliasOption = None,
+    escalation: EscalationOption = None,
     keys: KeysOption = None,
     open_to_all: OpenOption = False,
     certificate: CertificateOption = None,
@@ -128,6 +132,7 @@ def proxy(
             upstream={"url": upstream, "policy": read, "key_env": key_env, "passed": tuple(passed or ("/models",))},
             host=host,
             port=port,
+            escalation=_escalation(escalation),
             keys=keys,
             open_to_all=open_to_all,
             certificate=certificate,
@@ -170,6 +175,12 @@ def _run(*, as_json: bool, log_json: bool | None, **settings: Any) -> None:
         output.print(f"serving {what} at [bold]{address}[/bold]  ({address}/docs; Ctrl-C stops)", highlight=False)
 
     run(own, announce)
+
+
+def _escalation(path: Path | None) -> Any:
+    from snapjudge.live.escalation import read_escalation
+
+    return None if path is None else read_escalation(path)
 
 
 def _aliases(given: list[str] | None) -> dict[str, str]:

@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.judgement import Abstention, Judgement
 from snapjudge.core.metric import InputName, MetricType
-from snapjudge.core.policy import ActionType, Stage, Status
+from snapjudge.core.policy import Stage
+from snapjudge.core.policy_terms import ActionType, Status
 from snapjudge.core.question import OpenQuestion
 
+Mode = Literal["score", "verdict", "reasoning"]
 MOST_ITEMS, MOST_JUDGES = 256, 64
 _ITEM = {"id": "a", "inputs": {"input": "How do I reset my password?", "output": "Click on Forgot password."}}
 
@@ -31,6 +33,9 @@ class JudgeRequest(Frozen):
     judges: tuple[str, ...] = Field(default=(), max_length=MOST_JUDGES, examples=[["toxicity", "tone@1"]])
     questions: tuple[OpenQuestion, ...] = Field(default=(), max_length=MOST_JUDGES, description="one that a loaded judge was trained for is answered by it")
     deadline_ms: float | None = Field(default=None, gt=0, le=3_600_000, description="within which the answer is of use; as the header x-deadline-ms")
+    mode: Mode = Field(default="score", description="score: probabilities; verdict: labels alone; reasoning: with what the score rests on")
+    escalate: bool = Field(default=False, description="ask a language model where a judge is not sure enough, or has no answer")
+    escalate_below: float | None = Field(default=None, ge=0, le=1, description="the confidence that is not enough, for judges without such a promise")
 
     @model_validator(mode="after")
     def _complete(self) -> "JudgeRequest":
@@ -56,6 +61,24 @@ class Flags(Frozen):
     escalated: bool = Field(default=False, description="the confidence is below what the judge's promise of agreement holds for")
 
 
+class Moved(Frozen):
+    """A part of a text, and by how much the score falls where it is left out."""
+
+    text: str
+    start: int = Field(description="characters from the field's beginning")
+    end: int
+    moved: float
+
+
+class Reasoning(Frozen):
+    """Why: what a language model said, or the parts of the text that moved the score most, the strongest first."""
+
+    by: str = Field(description="the endpoint, or `evidence`")
+    text: str = ""
+    field: str = ""
+    parts: tuple[Moved, ...] = ()
+
+
 class Answer(Frozen):
     """One judge's answer about one item, or its abstention.
 
@@ -76,6 +99,8 @@ class Answer(Frozen):
     flags: Flags = Flags()
     abstention: Abstention | None = None
     nearest: str = Field(default="", description="of an open question: the learned question it is nearest to")
+    routed: str = Field(default="", description="why somebody else has answered, or was asked to look: a guard's condition")
+    reasoning: Reasoning | None = None
 
     @classmethod
     def of(
@@ -277,6 +302,7 @@ class GuardResponse(Frozen):
     rulesets: tuple[RulesetResult, ...] = ()
     answers: tuple[Answer, ...] = ()
     failed: str = Field(default="", description="the code of what kept judges from answering")
+    reviews: tuple[str, ...] = Field(default=(), description="numbers under which people look at it")
     usage: Usage = Usage()
     timings: Timings = Timings()
 

@@ -163,3 +163,35 @@ class ScheduleList(Frozen):
     """A key's schedules."""
 
     schedules: tuple[Schedule, ...]
+
+
+class Review(Frozen):
+    """Something that people are to look at, and what was said of it."""
+
+    review: str
+    queue: str
+    policy: str
+    stage: str
+    reasons: tuple[str, ...] = Field(description="of a route: its condition and the judge; of an action: `escalate`")
+    inputs: dict[str, Any]
+    source: str = ""
+    answers: tuple[Answer, ...] = ()
+    made_at: datetime
+    decision: dict[str, Any] | None = None
+    decided_by: str = ""
+    decided_at: datetime | None = None
+    place: int = 0
+
+
+class ReviewList(Frozen):
+    """Reviews, the oldest first; `next` is where to go on."""
+
+    reviews: tuple[Review, ...]
+    next: int
+
+
+class ReviewDecision(Frozen):
+    """What somebody says of it."""
+
+    label: str = Field(min_length=1, max_length=256, examples=["fine"])
+    note: str = Field(default="", max_length=4096)

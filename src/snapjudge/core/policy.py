@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.metric import InputName
+from snapjudge.core.policy_terms import Action, Route, Streaming, Webhook
 from snapjudge.core.question import OpenQuestion
 
 Stage = Literal["input", "output", "tool_call", "retrieval"]
@@ -22,10 +23,7 @@ OPERATORS: tuple[Operator, ...] = ("gt", "gte", "lt", "lte", "eq", "neq", "in", 
 NUMERIC, LISTED = ("gt", "gte", "lt", "lte"), ("all", "any", "empty", "not_empty")
 Value = Literal["score", "label", "labels", "flagged", "confidence", "escalated", "out_of_distribution", "windowed"]
 Fail = Literal["open", "closed"]
-Status = Literal["triggered", "not_triggered", "error", "timeout", "skipped", "paused"]
-ActionType = Literal["allow", "flag", "redact", "steer", "override", "block", "escalate"]
-ENDING: tuple[ActionType, ...] = ("allow", "block", "override", "escalate")  # what ends a stage; the others add to what is decided
-STRENGTH: tuple[ActionType, ...] = ("allow", "flag", "steer", "redact", "override", "escalate", "block")
+LONGEST_MS = 600_000.0
 _KINDS = ("judge", "judges", "question", "keywords", "pattern")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
@@ -40,6 +38,7 @@ class Rule(Frozen):
         value: what the operator compares with.
         fail: whether a judge that fails or is late counts as bad (closed) or as fine (open); the policy's own unless said.
         deadline_ms: within which its judge has to answer; the policy's own unless said.
+        fallback: keywords or a pattern that decide where its judge fails or is late, before it fails open or closed.
     """
 
     judge: str | None = None
@@ -57,7 +56,8 @@ class Rule(Frozen):
     any_of: tuple["Rule", ...] = ()
     none_of: tuple["Rule", ...] = ()
     fail: Fail | None = None
-    deadline_ms: float | None = Field(default=None, gt=0, le=600_000)
+    deadline_ms: float | None = Field(default=None, gt=0, le=LONGEST_MS)
+    fallback: "Rule | None" = None
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +88,8 @@ class Rule(Frozen):
         nested = [name for name in ("all_of", "any_of", "none_of") if getattr(self, name)]
         if len(looked_at) + len(nested) != 1:
             raise ValueError(f"a rule looks at one of {', '.join(_KINDS)}, or has rules under all, any or not; found {', '.join(looked_at + nested) or 'none'}")
+        if self.fallback is not None and (nested or not (self.fallback.keywords or self.fallback.pattern)):
+            raise ValueError("fallback is for a rule with a judge, and has keywords or a pattern")
         if self.op is not None and (nested or self.keywords or self.pattern):
             raise ValueError(f"{self.op} needs a judge or a question to look at")
         if self.op in NUMERIC and not (isinstance(self.value, int | float) and not isinstance(self.value, bool)):
@@ -133,10 +135,20 @@ class Rule(Frozen):
         return "flagged" if self.op is None else "label"
 
     @property
+    def patient(self) -> "Rule":
+        """The same without deadlines."""
+        nested = {name: tuple(one.patient for one in getattr(self, name)) for name in ("all_of", "any_of", "none_of")}
+        return self.model_copy(update={"deadline_ms": None, **nested})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whom it asks: its judges, or its question."""
+        return (self.question.name or self.question.instructions,) if self.question is not None else (self.judge,) if self.judge else self.judges
+
+    @property
     def keys(self) -> tuple[str, ...]:
-        """What its answers are found by: its judges, or its question, and the field that they read where it says one."""
-        names = (self.question.name or self.question.instructions,) if self.question is not None else (self.judge,) if self.judge else self.judges
-        return tuple(f"{name} of {self.reads}" for name in names) if self.reads else names
+        """What its answers are found by: whom it asks, and the field that they read where it says one."""
+        return tuple(f"{name} of {self.reads}" for name in self.names) if self.reads else self.names
 
     def __str__(self) -> str:
         if self.nested:
@@ -148,54 +160,6 @@ class Rule(Frozen):
         who += f" of {self.reads}" if self.reads else ""
         what = f"P({self.label})" if self.label else self.looked_at
         return f"{who}: {what} {self.op} {self.value}" if self.op else f"{who} is flagged"
-
-
-class Action(Frozen):
-    """What is done.
-
-    Args:
-        message: of block: for the one who asked; of steer: for the model.
-        text: of override: what is used instead; {label}, {score}, {judge}, {ruleset} and {text} stand for what was found.
-        kinds: of redact: kinds of personal data, all unless said.
-        to: of escalate: who looks at it, such as a person's queue or an endpoint's name.
-    """
-
-    type: ActionType
-    message: str = ""
-    text: str = ""
-    kinds: tuple[str, ...] = ()
-    to: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, given: Any) -> Any:
-        """The short form people write: `block`, or `{block: {message: ...}}`, `{steer: "..."}`."""
-        if isinstance(given, str):
-            return {"type": given}
-        if isinstance(given, dict) and len(given) == 1 and "type" not in given:
-            ((kind, more),) = given.items()
-            main = {"block": "message", "steer": "message", "override": "text", "escalate": "to"}.get(kind)
-            if isinstance(more, str) and main:
-                more = {main: more}
-            return {"type": kind, **(more or {})} if isinstance(more, dict | None) else given
-        return given
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Action":
-        needed = {"override": self.text, "steer": self.message, "escalate": self.to}.get(self.type, "-")
-        if not needed:
-            raise ValueError(
-                {"override": "override needs a text", "steer": "steer needs a message", "escalate": "escalate needs somebody `to` look at it"}[self.type]
-            )
-        return self
-
-
-class Webhook(Frozen):
-    """Whom to tell of a ruleset's outcome."""
-
-    url: AnyHttpUrl
-    on: tuple[Status, ...] = ("triggered",)
-    secret_env: str = Field(default="", description="environment variable with the secret that signs what is sent")
 
 
 class Ruleset(Frozen):
@@ -217,24 +181,6 @@ class Ruleset(Frozen):
         return Rule(all_of=self.rules) if self.when == "all" else Rule(any_of=self.rules)
 
 
-class Streaming(Frozen):
-    """How texts are looked at while they are written. A text is given on as far as a look at it came to nothing, less what is held back.
-
-    Args:
-        every: tokens of the judges' backbone from one look to the next.
-        sentences: whether the end of a sentence is looked at, too.
-        agree: looks in a row that a ruleset has to fire in before its action is taken; the last look at a whole text counts alone.
-        hard: the score from which on a flagged answer counts at once; None for never. Keywords and patterns always do.
-        hold_back: newest tokens that wait for what follows them though a look at them came to nothing.
-    """
-
-    every: int = Field(default=24, ge=1, le=4096)
-    sentences: bool = True
-    agree: int = Field(default=2, ge=1, le=8)
-    hard: float | None = Field(default=0.95, ge=0, le=1)
-    hold_back: int = Field(default=12, ge=0, le=4096)
-
-
 class Policy(Frozen):
     """What is looked at, and done, at each stage of a request.
 
@@ -247,9 +193,10 @@ class Policy(Frozen):
     version: int = Field(default=1, ge=1)
     stages: dict[Stage, tuple[Ruleset, ...]] = Field(min_length=1)
     fail: Fail = "open"
-    deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
+    deadline_ms: float = Field(default=1000.0, gt=0, le=LONGEST_MS)
     paused: bool = False
     streaming: Streaming = Streaming()
+    routing: tuple[Route, ...] = ()
     about: str = ""
 
     @model_validator(mode="after")
@@ -272,6 +219,15 @@ class Policy(Frozen):
     def leaves(self, stage: Stage) -> list[Rule]:
         """The rules of a stage that look at something, of rulesets that are not paused."""
         return [leaf for one in self.rulesets(stage) if not one.paused for rule in one.rules for leaf in rule.leaves]
+
+    @property
+    def patient(self) -> "Policy":
+        """The same with all the time there is, as for what was recorded."""
+        stages = {
+            stage: tuple(one.model_copy(update={"rules": tuple(rule.patient for rule in one.rules)}) for one in rulesets)
+            for stage, rulesets in self.stages.items()
+        }
+        return self.model_copy(update={"deadline_ms": LONGEST_MS, "stages": stages})
 
     def fail_of(self, rule: Rule) -> Fail:
         """How a rule fails."""

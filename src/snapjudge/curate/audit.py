@@ -15,6 +15,7 @@ from snapjudge.core.metric import Metric
 from snapjudge.core.progress import Progress
 from snapjudge.curate.findings import Audit, Cluster, Finding, Row, Severity, ShortcutFigure
 from snapjudge.curate.frozen import PER_CLASS
+from snapjudge.curate.languages import language_of, tells
 from snapjudge.curate.near import common_shingles, index_of, near_groups, near_text
 from snapjudge.curate.personal import personal_spans
 from snapjudge.curate.ranking import auroc
@@ -238,11 +239,9 @@ class _Auditor:
 
     def _languages(self) -> tuple[NDArray[np.int64], list[str]]:
         """The language of texts of at least 20 letters, of a fixed sample where there are many."""
-        import py3langid  # noqa: PLC0415 - its model takes half a second to load
-
-        long = np.array([place for place, text in enumerate(self.texts) if sum(map(str.isalpha, text[:200])) >= 20], dtype=np.int64)
+        long = np.array([place for place, text in enumerate(self.texts) if tells(text[:200])], dtype=np.int64)
         chosen = np.sort(np.random.default_rng(0).choice(long, min(_SAMPLE, len(long)), replace=False)) if len(long) else long
-        languages = [str(py3langid.classify(self.texts[place][:1000])[0]) for place in chosen]
+        languages = [language_of(self.texts[place][:1000]) for place in chosen]
         counts = Counter(languages)
         rare = [name for name, count in counts.items() if name != counts.most_common(1)[0][0] and count >= max(5, 0.01 * len(languages))]
         if rare:

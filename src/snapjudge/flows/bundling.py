@@ -9,10 +9,11 @@ from typing import Any
 
 from snapjudge import __version__
 from snapjudge.core.calibration import Calibration
-from snapjudge.core.example import Example
+from snapjudge.core.example import Example, plain_text
 from snapjudge.core.manifest import BackboneId, Manifest
 from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import dump_metric
+from snapjudge.curate.languages import SHARE, languages_of
 from snapjudge.flows.card import model_card
 from snapjudge.flows.record import machine, revision, versions
 from snapjudge.model.adapter import Adapter, adapter_files
@@ -79,6 +80,11 @@ class NewJudge:
 def seen_digests(*parts: Sequence[Example]) -> list[str]:
     """Short digests of the texts of some parts."""
     return [example.content_key[:SEEN_DIGITS] for part in parts for example in part]
+
+
+def proved_languages(examples: Sequence[Example]) -> dict[str, float]:
+    """The languages of the examples that a judge is proved on, those of single texts left out; a guard's routes ask for them."""
+    return {name: round(share, 4) for name, share in languages_of([plain_text(one.inputs) for one in examples]).items() if share >= SHARE}
 
 
 def now() -> str:

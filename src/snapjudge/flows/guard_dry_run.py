@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from snapjudge.core.example import shortened
 from snapjudge.core.metric import INPUT_NAMES
-from snapjudge.core.policy import STAGE_FIELDS, STAGES, STRENGTH, ActionType, Policy, Stage
+from snapjudge.core.policy import STAGE_FIELDS, STAGES, Policy, Stage
+from snapjudge.core.policy_terms import STRENGTH, ActionType
 from snapjudge.core.precision import Precision
 from snapjudge.core.progress import Progress
 from snapjudge.curate.read import Record, records

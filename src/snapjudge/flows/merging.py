@@ -20,7 +20,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.split import check_enough, deduplicated, hashed, split
 from snapjudge.errors import BackboneMismatch, OptionInvalid
-from snapjudge.flows.bundling import NewJudge, now, seen_digests
+from snapjudge.flows.bundling import NewJudge, now, proved_languages, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.claims import claimed, refuse_taken
 from snapjudge.flows.prove_judge import check_unseen
@@ -300,6 +300,7 @@ class _Merging:
             "data": data_digests(policy.files),
             "splits": proof.data,
             "train_labels": known.get("train_labels", {}),
+            "languages": proved_languages(policy.parts["test"]),
             "seconds": round(seconds, 1),
             "notes": notes,
         }

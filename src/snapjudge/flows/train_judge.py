@@ -21,7 +21,7 @@ from snapjudge.core.progress import Progress, Silent
 from snapjudge.core.rules import ThresholdRule
 from snapjudge.curate.suite import filled_suite
 from snapjudge.errors import DataInvalid, Interrupted, OptionInvalid, Problem
-from snapjudge.flows.bundling import NewJudge, now, seen_digests
+from snapjudge.flows.bundling import NewJudge, now, proved_languages, seen_digests
 from snapjudge.flows.calibrating import CalibrationTerms
 from snapjudge.flows.claims import claimed
 from snapjudge.flows.distilling import taught
@@ -366,6 +366,7 @@ class _Training:
             "data": self._data_digests(),
             "splits": proof.data,
             "train_labels": dict(Counter(metric.label_names[example.label_index] for example in self.splits.train)),
+            "languages": proved_languages(self.splits.test),
             "fits": {
                 name: {"rate": one.rate, "best": vars(one.best), "history": one.history, "notes": one.notes, "seconds": round(one.seconds, 1)}
                 for name, one in fits.items()

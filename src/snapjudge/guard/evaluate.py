@@ -6,11 +6,12 @@ rules that failed are to fail. Touches no engine, no clock and no network.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from snapjudge.core.api import Answer
-from snapjudge.core.policy import ENDING, STAGE_FIELDS, STRENGTH, Action, ActionType, Fail, Policy, Rule, Ruleset, Stage, Status
+from snapjudge.core.policy import STAGE_FIELDS, Fail, Policy, Rule, Ruleset, Stage
+from snapjudge.core.policy_terms import ENDING, STRENGTH, Action, ActionType, Status
 
 Trouble = Literal["error", "timeout", "skipped", "pending"]
 
@@ -129,6 +130,13 @@ def _truth(rule: Rule, leaf: Callable[[Rule], bool | None]) -> bool | None:
 
 
 def _finding(policy: Policy, stage: Stage, rule: Rule, evidence: Evidence) -> Finding:
+    found = _asked(policy, stage, rule, evidence)
+    if rule.fallback is not None and found.trouble in ("error", "timeout"):
+        return replace(_plain(stage, rule.fallback, evidence.fields), rule=rule, judge="")
+    return found
+
+
+def _asked(policy: Policy, stage: Stage, rule: Rule, evidence: Evidence) -> Finding:
     if rule.keywords or rule.pattern:
         return _plain(stage, rule, evidence.fields)
     names = rule.keys

@@ -87,7 +87,7 @@ class Policies:
 def state_of(policy: Policy) -> PolicyState:
     """A policy for people and clients."""
     rules = [leaf for stage in policy.stages for leaf in policy.leaves(stage)]
-    judges = dict.fromkeys(name for leaf in rules for name in ((leaf.judge,) if leaf.judge else leaf.judges))
+    judges = dict.fromkeys([*(name for leaf in rules if leaf.question is None for name in leaf.names), *(one.judge for one in policy.routing if one.judge)])
     stages = {stage: tuple(one.name for one in policy.rulesets(stage)) for stage in policy.stages}
     return PolicyState(policy=policy.signature, version=policy.version, paused=policy.paused, stages=stages, judges=tuple(judges), about=policy.about)
 

@@ -7,13 +7,15 @@ what was redacted is not seen again. One `StreamGuard` is one text; nothing is s
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snapjudge.core.api import GuardResponse
-from snapjudge.core.policy import STAGE_FIELDS, STRENGTH, Policy, Stage, Streaming
+from snapjudge.core.policy import STAGE_FIELDS, Policy, Stage
+from snapjudge.core.policy_terms import STRENGTH, Streaming
 from snapjudge.errors import RequestTooLarge
-from snapjudge.guard.guarding import Call, guard
+from snapjudge.guard.guarding import Guarded, guard
+from snapjudge.guard.routing import Elsewhere
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Growing, Spent
 
@@ -35,17 +37,20 @@ class Ending:
     """How a text ended.
 
     Args:
-        response: the last look, with the strongest action that was taken; its text is all that was given on.
+        guarded: the last look, with the strongest action that was taken; its text is all that was given on.
         stopped: whether it was cut off; then `instead` is what the reader is told in place of the rest.
         looks: how often it was looked at.
     """
 
-    response: GuardResponse
-    spent: Spent
+    guarded: Guarded
     stopped: bool
     instead: str
     looks: int
-    calls: tuple[Call, ...] = ()
+
+    @property
+    def response(self) -> GuardResponse:
+        """What the last look came to."""
+        return self.guarded.response
 
 
 class StreamGuard:
@@ -56,12 +61,22 @@ class StreamGuard:
     """
 
     def __init__(
-        self, judges: LiveJudges, policy: Policy, stage: Stage, inputs: Mapping[str, Any], *, source: str = "", request_id: str = "", longest: int = LONGEST
+        self,
+        judges: LiveJudges,
+        policy: Policy,
+        stage: Stage,
+        inputs: Mapping[str, Any],
+        *,
+        source: str = "",
+        request_id: str = "",
+        elsewhere: Elsewhere | None = None,
+        longest: int = LONGEST,
     ) -> None:
         self._judges, self._policy, self._stage = judges, policy, stage
         self._terms = policy.streaming if policy.stages.get(stage) and not policy.paused else Streaming(every=1, hold_back=0)  # nobody looks: nothing waits
         self._inputs, self._source, self._request_id, self._longest = dict(inputs), source, request_id, longest
-        self._growing = Growing()
+        self._local = policy.model_copy(update={"routing": tuple(one for one in policy.routing if one.judge or one.abstain)})  # others see the whole text
+        self._elsewhere, self._growing = elsewhere, Growing()
         self._given = ""  # has gone to the reader
         self._held = ""  # has come, and not gone
         self._looked = 0  # characters of both together that the last look saw
@@ -71,6 +86,11 @@ class StreamGuard:
         self._streaks: dict[str, int] = {}
         self._taken: set[str] = set()
         self._looks, self._spent = 0, Spent()
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What was judged, with all that has been given on as its text."""
+        return {**self._inputs, STAGE_FIELDS[self._stage]: self._given + self._held}
 
     async def run(self, chunks: AsyncIterable[str]) -> AsyncGenerator[Piece | Ending]:
         """What goes on to the reader, and at last how it ended. What writes the text is left as soon as it is stopped.
@@ -127,8 +147,16 @@ class StreamGuard:
     async def _look(self) -> tuple[Ending | None, str]:
         """Look at all there is: how it ends, if it does, and what goes on."""
         whole, text = self._whole, self._given + self._held
-        inputs = {**self._inputs, STAGE_FIELDS[self._stage]: text}
-        found = await guard(self._judges, self._policy, self._stage, inputs, source=self._source, request_id=self._request_id, growing=self._growing)
+        found = await guard(
+            self._judges,
+            self._policy if whole else self._local,
+            self._stage,
+            self.inputs,
+            source=self._source,
+            request_id=self._request_id,
+            growing=self._growing,
+            elsewhere=self._elsewhere,
+        )
         self._looks += 1
         self._looked = len(text)
         self._spent.join(found.spent)
@@ -141,7 +169,7 @@ class StreamGuard:
         if acts and (response.action != "redact" or response.text is None or not response.text.startswith(self._given)):
             if response.action == "redact":  # a part of it is with the reader already
                 response = response.model_copy(update={"action": "block"})
-            return self._stopped(response, found.calls), ""
+            return self._stopped(response, found), ""
         if acts and response.text is not None:
             seen = response.text[len(self._given) :]
             self._looked = len(self._given) + len(seen)
@@ -150,7 +178,7 @@ class StreamGuard:
             self._held = ""
             strongest = max(self._taken, key=STRENGTH.index)
             told = response.model_copy(update={"action": strongest, "text": self._given + seen})
-            return Ending(told, self._spent, stopped=False, instead="", looks=self._looks, calls=found.calls), seen
+            return Ending(replace(found, response=told, spent=self._spent), stopped=False, instead="", looks=self._looks), seen
         piece = seen[: self._cut(seen)]
         self._held = seen[len(piece) :] + after
         return None, piece
@@ -182,11 +210,11 @@ class StreamGuard:
         fired = [one for one in response.reasons if one.ruleset == ruleset and one.status == "triggered"]
         return any(not one.judge or not sure.isdisjoint(one.judge.split(", ")) for one in fired)
 
-    def _stopped(self, response: GuardResponse, calls: tuple[Call, ...]) -> Ending:
+    def _stopped(self, response: GuardResponse, found: Guarded) -> Ending:
         self._held = ""
         instead = response.text or "" if response.action == "override" else response.message
         told = response.model_copy(update={"text": self._given})
-        return Ending(told, self._spent, stopped=True, instead=instead, looks=self._looks, calls=calls)
+        return Ending(replace(found, response=told, spent=self._spent), stopped=True, instead=instead, looks=self._looks)
 
 
 def _joined(text: str) -> str:

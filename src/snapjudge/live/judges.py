@@ -88,7 +88,7 @@ class LiveJudges:
             host = await self._backing_of(bundle)
             size = await self.backings[host].host.load(bundle.digest, str(bundle.folder), bundle.digest)
             own = bundle.manifest
-            loaded = Loaded(own.judge, bundle.digest, bundle.metric, bundle.calibration, own.backbone.name, own.scope, size, host)
+            loaded = Loaded(own.judge, bundle.digest, bundle.metric, bundle.calibration, own.backbone.name, own.scope, size, host, bundle.languages)
             self.roster = self.roster.with_judge(loaded)
         _log.info("loaded %s", loaded.judge)
         return loaded

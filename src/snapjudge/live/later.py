@@ -15,7 +15,7 @@ from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import EngineBusy, EngineFailed, JudgeUnknown, SnapjudgeError, StorageFailed
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Asked
-from snapjudge.store.records import observations
+from snapjudge.store.records import observations, reviews
 from snapjudge.store.records.database import Database
 from snapjudge.store.records.observations import TRIES, Finding, Leased
 
@@ -143,5 +143,6 @@ class Later:
         if now - self._forgot < FORGET_EVERY:
             return
         self._forgot = now
+        await self._database.write(lambda connection: reviews.forget(connection, now - self._keep_seconds))
         while await self._database.write(lambda connection: observations.forget(connection, now - self._keep_seconds)):
             pass

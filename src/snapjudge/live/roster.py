@@ -27,6 +27,7 @@ class Loaded:
         digest: of its bundle; also the key it has in the engines.
         readout: tokens of its readout.
         host: the digest of the backbone whose engines have it.
+        languages: that it was proved on; empty where that is not known.
     """
 
     judge: str
@@ -37,6 +38,7 @@ class Loaded:
     scope: str
     readout: int
     host: str
+    languages: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -109,7 +109,7 @@ class _Run:
 
     async def all(self, asks: Sequence[Ask]) -> list[Answer]:
         endpoints = {ask.endpoint.name: ask.endpoint for ask in asks}
-        clients = {name: _client(endpoint) for name, endpoint in endpoints.items()}
+        clients = {name: client_of(endpoint) for name, endpoint in endpoints.items()}
         queues: dict[str, list[int]] = defaultdict(list)
         for place, ask in enumerate(asks):
             queues[ask.endpoint.name].append(place)
@@ -164,19 +164,38 @@ class _Run:
             )
 
     async def _asked(self, ask: Ask, client: openai.AsyncOpenAI) -> Answer:
-        own = ask.endpoint
-        try:
-            async for attempt in stamina.retry_context(on=_worth_another_try, attempts=own.attempts, timeout=None, wait_initial=0.5, wait_max=_LONGEST_WAIT):
-                with attempt:
-                    body: dict[str, Any] = {"temperature": own.heat, "max_tokens": own.max_tokens, **own.extra}
-                    reply = await client.post("/chat/completions", body={"model": own.model, "messages": list(ask.messages), **body}, cast_to=object)
-                    return _read(reply, ask)
-        except openai.OpenAIError as error:
-            self.told[own.name] = _said(error) if isinstance(error, openai.APIStatusError) else ""
-            return Answer(None, _failure(error, own))
-        except ValueError:  # a body that is no JSON
-            return Answer(None, "malformed")
-        raise AssertionError("a retry context ends with an answer or an error")
+        answer, self.told[ask.endpoint.name] = await ask_once(ask, client)
+        return answer
+
+
+async def ask_once(ask: Ask, client: openai.AsyncOpenAI) -> tuple[Answer, str]:
+    """The answer to one question, tried as often as its endpoint allows, and what the endpoint said where it refused.
+
+    Raises:
+        EndpointFailed: every question would fail like this.
+    """
+    own = ask.endpoint
+    try:
+        async for attempt in stamina.retry_context(on=_worth_another_try, attempts=own.attempts, timeout=None, wait_initial=0.5, wait_max=_LONGEST_WAIT):
+            with attempt:
+                body: dict[str, Any] = {"temperature": own.heat, "max_tokens": own.max_tokens, **own.extra}
+                reply = await client.post("/chat/completions", body={"model": own.model, "messages": list(ask.messages), **body}, cast_to=object)
+                return _read(reply, ask), ""
+    except openai.OpenAIError as error:
+        told = _said(error) if isinstance(error, openai.APIStatusError) else ""
+        return Answer(None, _failure(error, own)), told
+    except ValueError:  # a body that is no JSON
+        return Answer(None, "malformed"), ""
+    raise AssertionError("a retry context ends with an answer or an error")
+
+
+def client_of(endpoint: Endpoint) -> openai.AsyncOpenAI:
+    """A client of an endpoint; its retries are ours.
+
+    Raises:
+        EndpointInvalid: its key is not set.
+    """
+    return openai.AsyncOpenAI(api_key=endpoint.key(), base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0)
 
 
 _FAILURES: tuple[tuple[type[Exception], Failure], ...] = (  # the first that fits
@@ -203,10 +222,6 @@ def _failure(error: openai.OpenAIError, endpoint: Endpoint) -> Failure:
         raise EndpointFailed(f"endpoint {endpoint.name} does not take the request: {told}", hint="check base_url, model and key_env") from error
     filtered = isinstance(error, openai.BadRequestError) and "content" in told.lower() and ("filter" in told.lower() or "policy" in told.lower())
     return "refused" if filtered else "rejected"  # such as a text longer than the model reads
-
-
-def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key=endpoint.key(), base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0)
 
 
 def _worth_another_try(error: Exception) -> bool | float:

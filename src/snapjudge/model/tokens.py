@@ -66,6 +66,11 @@ class TextTokens:
         found = (tuple(item.ids) for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
         return [ids if self._control_ids.isdisjoint(ids) else self._encode_apart(text) for text, ids in zip(texts, found, strict=True)]
 
+    def unknown_share(self, text: str) -> float:
+        """The share of tokens that stand for something that the vocabulary lacks."""
+        ids = self.encode(text.encode(errors="replace").decode())
+        return ids.count(self._unknown) / len(ids) if ids and self._unknown is not None else 0.0
+
     def ends(self, text: str) -> list[int]:
         """Where each token of a text ends, in characters; about so where a control token is spelled out."""
         whole = text.encode(errors="replace").decode()  # a lone surrogate is one character, too

@@ -12,7 +12,7 @@ from snapjudge.core.api import ErrorResponse
 from snapjudge.errors import RequestInvalid, SnapjudgeError
 from snapjudge.serve import guarding, health, native, streaming
 from snapjudge.serve.bodies import describe, problems_of
-from snapjudge.serve.deferred import batches, files, observations
+from snapjudge.serve.deferred import batches, files, observations, reviews
 from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_method
 from snapjudge.serve.proxy import routes as proxy
 from snapjudge.serve.service import Service
@@ -66,7 +66,7 @@ def make_routes(service: Service) -> FastAPI:
     )
     app.state.service = service
     wires = (decisions, systemone, models, moderations, chat, vllm, litellm, galileo) if service.settings.upstream is None else (proxy,)
-    for part in (native, guarding, streaming, observations, files, batches, health, *wires):
+    for part in (native, guarding, streaming, observations, files, batches, reviews, health, *wires):
         app.include_router(part.router)
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -42,9 +42,12 @@ async def guarded(
     """Let a policy look at one stage; what came of it is counted, and its webhooks are sent."""
     service = service_of(request)
     deadline = service.deadline(request, deadline_ms)
-    found = await guard(service.judges, policy, stage, inputs, source=source, deadline=deadline, request_id=request.state.request_id)
+    found = await guard(
+        service.judges, policy, stage, inputs, source=source, deadline=deadline, request_id=request.state.request_id, elsewhere=service.elsewhere
+    )
     noted(service, found.response, found.calls)
-    return found.response.model_copy(update={"timings": service.timings(request, found.spent)})
+    numbers = await service.review(found, inputs, source, caller_of(request).name)
+    return found.response.model_copy(update={"timings": service.timings(request, found.spent), "reviews": numbers})
 
 
 @router.get("/v1/policies", response_model=PolicyList, summary="The policies that are loaded")

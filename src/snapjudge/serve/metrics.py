@@ -37,6 +37,10 @@ class Metrics:
         self.waiting = Gauge("snapjudge_observations_waiting", "Observations that wait to be judged.", registry=own)
         self.later = Counter("snapjudge_judged_later", "Observations and records of batches that were judged.", registry=own)
         self.looks = Histogram("snapjudge_stream_looks", "Looks at a text while it was written.", buckets=_LOOKS, registry=own)
+        self.routed = Counter("snapjudge_routed", "Answers led elsewhere: why, where to, and how it went.", ["condition", "to", "outcome"], registry=own)
+        self.models = Counter("snapjudge_llm_calls", "Calls of language models, by endpoint and how they ended.", ["endpoint", "outcome"], registry=own)
+        self.dollars = Counter("snapjudge_llm_dollars", "What language models have cost, by their prices.", ["endpoint"], registry=own)
+        self.reviews = Counter("snapjudge_reviews", "Put before people: kept, or dropped since too many wait.", ["outcome"], registry=own)
         self.webhooks = Counter("snapjudge_webhooks", "Webhooks by what became of them: sent, failed, dropped.", ["outcome"], registry=own)
 
     def watch(self, judges: LiveJudges) -> None:

@@ -16,6 +16,7 @@ from snapjudge.core.api import (
     SessionRequest,
     SessionState,
 )
+from snapjudge.live.modes import as_wanted
 from snapjudge.serve.bodies import answered, read_body, takes
 from snapjudge.serve.service import caller_of, service_of
 from snapjudge.serve.sessions import Session
@@ -39,7 +40,11 @@ async def judge(request: Request) -> Response:
     judges = service.judges
     asked = judges.asked(body.judges, body.questions)
     caller.check_judges([one.judge for _, _, one in asked.judges])
-    results, spent = await judges.answer(body.asked_of, asked, deadline=service.deadline(request, body.deadline_ms))
+    deadline = service.deadline(request, body.deadline_ms)
+    escalation = service.escalation if body.escalate else None
+    results, spent = await judges.answer(body.asked_of, asked, deadline=deadline)
+    results, more = await as_wanted(judges, body.asked_of, asked, results, mode=body.mode, escalation=escalation, deadline=deadline, below=body.escalate_below)
+    spent.join(more)
     for one in results:
         service.count(one.answers)
     found = JudgeResponse(request_id=request.state.request_id, results=tuple(results), usage=spent.usage, timings=service.timings(request, spent))

@@ -3,14 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import Request
 from starlette.requests import HTTPConnection
 
 from snapjudge.core.api import Answer, Health, Timings
-from snapjudge.errors import EngineBusy, EngineDown, ServeFailed, SnapjudgeError
+from snapjudge.errors import EngineBusy, EngineDown, Problem, RequestInvalid, ServeFailed, SnapjudgeError
+from snapjudge.guard.guarding import Guarded
 from snapjudge.guard.policies import Policies
+from snapjudge.guard.routing import Elsewhere
+from snapjudge.live.escalation import Escalation
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Spent
 from snapjudge.serve.deferred.deferred import Deferred, left_behind
@@ -46,7 +50,9 @@ class Service:
         self._sessions: Sessions | None = None
         self._webhooks: Webhooks | None = None
         self._upstream: UpstreamClient | None = None
+        self._escalation: Escalation | None = None
         self._deferred: Deferred | None = None
+        self._reviewing: set[asyncio.Task[tuple[str, ...]]] = set()
         self._opening = asyncio.Lock()
         self.streams = Streams(settings.bounds)
         self.policies = Policies(settings.policies)
@@ -87,6 +93,8 @@ class Service:
             raise
         if self.settings.upstream is not None:
             self._upstream = UpstreamClient(self.settings.upstream)
+        if self.settings.escalation is not None:
+            self._escalation = Escalation(self.settings.escalation, self.settings.data / "escalation.json", self._counted)
         self._judges, self._sessions, self._webhooks = judges, Sessions(judges, self.settings.bounds), Webhooks(self.metrics)
         self.metrics.watch(judges)
         if left_behind(self.settings.data):
@@ -98,6 +106,9 @@ class Service:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         self.streams.close_all()
+        await asyncio.gather(*self._reviewing, return_exceptions=True)
+        if self._escalation is not None:
+            await self._escalation.close()
         if self._deferred is not None:
             await self._deferred.close()
         if self._upstream is not None:
@@ -138,6 +149,34 @@ class Service:
                 await made.start()
                 self._deferred = made
             return self._deferred
+
+    @property
+    def escalation(self) -> Escalation:
+        """Language models that answer where judges should not.
+
+        Raises:
+            RequestInvalid: this server knows none.
+        """
+        if self._escalation is None:
+            raise RequestInvalid("the request", [Problem("escalate", "a server without language models", "one that was started with --escalation FILE")])
+        return self._escalation
+
+    @property
+    def elsewhere(self) -> Elsewhere:
+        """Whom a guard's routes may lead to."""
+        return Elsewhere(self._escalation, lambda condition, to, outcome: self.metrics.routed.labels(condition, to, outcome).inc())
+
+    async def review(self, found: Guarded, inputs: Mapping[str, Any], source: str, owner: str) -> tuple[str, ...]:
+        """Put before people what a policy wants them to see; the numbers under which it lies there, once it does."""
+        if not found.people and found.response.action != "escalate":
+            return ()
+        return await (await self.deferred()).review(found, inputs, source, owner)
+
+    def review_soon(self, found: Guarded, inputs: Mapping[str, Any], source: str, owner: str) -> None:
+        """The same, while its caller goes on."""
+        task = asyncio.create_task(self.review(found, inputs, source, owner))
+        self._reviewing.add(task)
+        task.add_done_callback(self._reviewing.discard)
 
     @property
     def upstream_terms(self) -> Upstream:
@@ -203,6 +242,10 @@ class Service:
         """
         roster = self.judges.roster
         caller.check_judges([roster.find(name).judge for name in names])
+
+    def _counted(self, endpoint: str, outcome: str, dollars: float) -> None:
+        self.metrics.models.labels(endpoint, outcome).inc()
+        self.metrics.dollars.labels(endpoint).inc(dollars)
 
     def count(self, answers: Sequence[Answer]) -> None:
         """Count answers."""

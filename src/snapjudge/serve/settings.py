@@ -6,6 +6,7 @@ from pydantic import AnyHttpUrl, Field, model_validator
 
 from snapjudge.core.frozen import Frozen
 from snapjudge.core.policy import Policy
+from snapjudge.live.escalation import EscalationTerms
 from snapjudge.live.host import HostTerms
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -25,6 +26,7 @@ class Bounds(Frozen):
     idle_seconds: int = Field(default=30, ge=1, description="that a connection may lie idle between requests")
     waiting: int = Field(default=200_000, ge=1, description="observations that wait to be judged; the next are refused with 429")
     file_bytes: int = Field(default=1 << 30, ge=1024, description="of a stored file")
+    reviews: int = Field(default=10_000, ge=1, description="that wait for people; more are not put before them, and counted")
     files: int = Field(default=200, ge=1, description="stored, of each key")
     batches: int = Field(default=100, ge=1, description="not ended, and schedules, of each key")
     sessions: int = Field(default=1024, ge=1, description="open at once, of each key")
@@ -56,6 +58,7 @@ class ServeSettings(Frozen):
     inbox: Path | None = Field(default=None, description="folder that batches may read files from")
     keep_texts: bool = Field(default=False, description="keep the texts of observations once they are judged")
     keep_days: float = Field(default=30.0, gt=0, description="for which judged observations are kept")
+    escalation: EscalationTerms | None = Field(default=None, description="language models that routes and escalations lead to")
     upstream: Upstream | None = Field(default=None, description="chat completions are asked of it, and guarded, instead of answered by judges")
     open_to_all: bool = Field(default=False, description="serve an address other than loopback without keys")
     certificate: Path | None = Field(default=None, description="TLS certificate chain (PEM)")

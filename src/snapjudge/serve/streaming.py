@@ -31,7 +31,8 @@ async def open_stream(request: Request) -> Response:
     service, caller = service_of(request), caller_of(request)
     caller.check("judge")
     body = await read_body(request, StreamRequest)
-    stream = service.streams.open(caller.name, _guard_of(request, body), lambda ending: _end_of(request, ending))
+    guard = _guard_of(request, body)
+    stream = service.streams.open(caller.name, guard, lambda ending: _end_of(request, guard, body.source, ending))
     return answered(_state(request, stream), status=201)
 
 
@@ -77,9 +78,11 @@ async def guard_socket(socket: WebSocket) -> None:
     await socket.accept()
     try:
         caller_of(socket).check("judge")
-        guard = _guard_of(socket, await _received(socket, StreamRequest))
+        body = await _received(socket, StreamRequest)
+        guard = _guard_of(socket, body)
         async for one in guard.run(_written(socket)):
-            await socket.send_text((_end_of(socket, one) if isinstance(one, Ending) else StreamPiece(text=one.text)).model_dump_json())
+            told = _end_of(socket, guard, body.source, one) if isinstance(one, Ending) else StreamPiece(text=one.text)
+            await socket.send_text(told.model_dump_json())
         await socket.close(_UNUSED_CODE)
     except SnapjudgeError as error:
         service_of(socket).metrics.refused.labels(error.code).inc()
@@ -135,14 +138,15 @@ def _event(kind: str, value: BaseModel, place: int | None = None) -> bytes:
 
 def _guard_of(request: HTTPConnection, body: StreamRequest) -> StreamGuard:
     policy = asked_for(request, body.policy, body.stage)
-    judges = service_of(request).judges
-    return StreamGuard(judges, policy, body.stage, body.inputs, source=body.source, request_id=request.state.request_id)
+    service, number = service_of(request), request.state.request_id
+    return StreamGuard(service.judges, policy, body.stage, body.inputs, source=body.source, request_id=number, elsewhere=service.elsewhere)
 
 
-def _end_of(request: HTTPConnection, ending: Ending) -> StreamEnd:
-    """What the reader is told of the end, which is counted."""
+def _end_of(request: HTTPConnection, guard: StreamGuard, source: str, ending: Ending) -> StreamEnd:
+    """What the reader is told of the end, which is counted, and put before people where the policy says so."""
     service = service_of(request)
-    noted(service, ending.response, ending.calls)
+    noted(service, ending.response, ending.guarded.calls)
+    service.review_soon(ending.guarded, guard.inputs, source, caller_of(request).name)
     service.metrics.looks.observe(ending.looks)
     return StreamEnd(stopped=ending.stopped, instead=ending.instead, looks=ending.looks, response=ending.response)
 

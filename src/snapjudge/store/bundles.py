@@ -21,9 +21,10 @@ from snapjudge.core.manifest import FORMAT, Manifest
 from snapjudge.core.metric import Metric
 from snapjudge.core.metric_file import parse_metric
 from snapjudge.errors import BundleInvalid, BundleNotFound, PickleRefused, RunConflict
-from snapjudge.store.files import write_folder
+from snapjudge.store.files import read_record, write_folder
 
 MANIFEST = "manifest.json"
+MINI = "mini"
 NEEDED = ("metric.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "calibration.json", "proof.json", "run.json")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _CHANGED = "the folder was changed after training; restore it from its source or train again"
@@ -43,6 +44,14 @@ class Bundle:
     def adapter_folder(self) -> Path:
         """Where the adapter lies in PEFT's layout."""
         return self.folder / "adapter"
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that it was proved on; of judges on `mini`, which knows English alone, that. Empty where it is not known."""
+        told = read_record(self.folder / "run.json").get("languages")
+        if isinstance(told, dict):
+            return tuple(told)
+        return ("en",) if self.manifest.backbone.name == MINI else ()
 
     @property
     def digest(self) -> str:

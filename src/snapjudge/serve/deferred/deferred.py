@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from snapjudge.core.api import Answer
 from snapjudge.core.later import BatchRequest
+from snapjudge.guard.guarding import Guarded
 from snapjudge.live.batches import Batches
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.later import Later
@@ -19,7 +21,7 @@ from snapjudge.serve.deferred.outbox import Outbox
 from snapjudge.serve.metrics import Metrics
 from snapjudge.serve.settings import ServeSettings
 from snapjudge.serve.webhooks import Webhooks
-from snapjudge.store.records import batches, calls, observations
+from snapjudge.store.records import batches, calls, observations, reviews
 from snapjudge.store.records.database import FILE, Database
 
 _log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class Deferred:
     def __init__(self, settings: ServeSettings, judges: LiveJudges, metrics: Metrics, webhooks: Webhooks) -> None:
         self.folder = settings.data.absolute()
         self.database = Database(self.folder)
-        self._metrics = metrics
+        self._metrics, self._most_reviews = metrics, settings.bounds.reviews
         holder = uuid4().hex
         self.outbox = Outbox(self.database, webhooks)
         seconds = settings.keep_days * DAY
@@ -62,6 +64,32 @@ class Deferred:
     async def count(self) -> None:
         """Show how many observations wait."""
         self._metrics.waiting.set(await self.database.read(observations.standing))
+
+    async def review(self, found: Guarded, inputs: Mapping[str, Any], source: str, owner: str) -> tuple[str, ...]:
+        """Put before people what a policy wants them to see; the numbers under which it lies there, once it does."""
+        wanted: dict[str, list[str]] = {}
+        for one in found.people:
+            wanted.setdefault(one.queue, []).append(f"{one.condition}: {one.asked}")
+        if found.response.action == "escalate":
+            wanted.setdefault(found.response.escalate_to, []).append("escalate")
+        common = {
+            "owner": owner,
+            "policy": found.response.policy,
+            "stage": found.response.stage,
+            "inputs": dict(inputs),
+            "source": source,
+            "answers": [one.model_dump(mode="json", exclude_defaults=True) for one in found.response.answers],
+            "made_at": time.time(),
+        }
+        rows = [{**common, "id": f"rev_{uuid4().hex}", "queue": queue, "reasons": reasons} for queue, reasons in wanted.items()]
+
+        def put(connection: sa.Connection) -> list[str]:
+            return [str(row["id"]) for row in rows if reviews.ask_for(connection, row, self._most_reviews)]
+
+        kept = await self.database.write(put)
+        self._metrics.reviews.labels("kept").inc(len(kept))
+        self._metrics.reviews.labels("dropped").inc(len(rows) - len(kept))
+        return tuple(kept)
 
     async def close(self) -> None:
         """Give back what is not done, and the folder."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from starlette.responses import StreamingResponse
 from snapjudge.core.api import GuardResponse
 from snapjudge.core.frozen import Frozen
 from snapjudge.errors import UpstreamFailed
+from snapjudge.guard.guarding import Guarded
 from snapjudge.serve.bodies import parsed, takes
 from snapjudge.serve.gate import no_such_path
 from snapjudge.serve.guarding import noted
@@ -44,11 +46,17 @@ async def complete(request: Request) -> Response:
     service, caller = service_of(request), caller_of(request)
     caller.check("judge")
     body = parsed(await request.body(), ProxiedRequest)
+
+    def note(found: Guarded, inputs: Mapping[str, Any]) -> None:
+        noted(service, found.response, found.calls)
+        service.review_soon(found, inputs, "", caller.name)
+
     exchange = Exchange(
         judges=service.judges,
         policy=service.policies.find(service.upstream_terms.policy.name),
         request_id=request.state.request_id,
-        note=lambda response, calls: noted(service, response, calls),
+        elsewhere=service.elsewhere,
+        note=note,
         messages=[dict(one) for one in body.messages],
     )
     found = await exchange.before()

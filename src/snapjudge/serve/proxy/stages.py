@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snapjudge.core.api import GuardResponse
-from snapjudge.core.policy import STRENGTH, Policy, Stage
+from snapjudge.core.policy import Policy, Stage
+from snapjudge.core.policy_terms import STRENGTH
 from snapjudge.core.tool_call import arguments_of, call_text
-from snapjudge.guard.guarding import Call, guard
+from snapjudge.guard.guarding import Guarded, guard
+from snapjudge.guard.routing import Elsewhere
 from snapjudge.guard.streaming import StreamGuard
 from snapjudge.live.judges import LiveJudges
 from snapjudge.serve.wires.material import of_messages, text_of_parts
@@ -22,7 +24,8 @@ class Exchange:
     """One request to a chat endpoint and its answer, looked at by one policy.
 
     Args:
-        note: is told of every stage that was looked at.
+        elsewhere: whom the policy's routes may lead to.
+        note: is told of every stage that was looked at, and what was judged there.
         messages: what the model is sent.
         asked: what judges of answers read beside them.
         done: what the stages came to.
@@ -31,7 +34,8 @@ class Exchange:
     judges: LiveJudges
     policy: Policy
     request_id: str
-    note: Callable[[GuardResponse, tuple[Call, ...]], None]
+    elsewhere: Elsewhere
+    note: Callable[[Guarded, Mapping[str, Any]], None]
     messages: list[dict[str, Any]]
     asked: dict[str, Any] = field(default_factory=dict)
     done: list[GuardResponse] = field(default_factory=list)
@@ -95,7 +99,7 @@ class Exchange:
 
     def stream(self) -> StreamGuard:
         """A guard of one text of the answer while it is written."""
-        return StreamGuard(self.judges, self.policy, "output", self.asked, request_id=self.request_id)
+        return StreamGuard(self.judges, self.policy, "output", self.asked, request_id=self.request_id, elsewhere=self.elsewhere)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -107,15 +111,15 @@ class Exchange:
             "stages": [{"stage": one.stage, "action": one.action, "reasons": [reason.model_dump(mode="json") for reason in one.reasons]} for one in self.done],
         }
 
-    def noted(self, response: GuardResponse, calls: tuple[Call, ...]) -> None:
+    def noted(self, found: Guarded, inputs: Mapping[str, Any]) -> None:
         """Keep what a stage came to."""
-        if response.stage in self.policy.stages:
-            self.done.append(response)
-            self.note(response, calls)
+        if found.response.stage in self.policy.stages:
+            self.done.append(found.response)
+            self.note(found, inputs)
 
     async def _look(self, stage: Stage, inputs: Mapping[str, Any]) -> GuardResponse:
-        found = await guard(self.judges, self.policy, stage, inputs, request_id=self.request_id)
-        self.noted(found.response, found.calls)
+        found = await guard(self.judges, self.policy, stage, inputs, request_id=self.request_id, elsewhere=self.elsewhere)
+        self.noted(found, inputs)
         return found.response
 
 

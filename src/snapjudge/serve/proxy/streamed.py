@@ -152,14 +152,15 @@ class _Choice:
             while (part := await text.get()) is not None:
                 yield part
 
-        async with aclosing(self._exchange.stream().run(written())) as looked_at:
+        guard = self._exchange.stream()
+        async with aclosing(guard.run(written())) as looked_at:
             async for one in looked_at:
                 if self.stopped:  # another of its texts was
                     return
                 if not isinstance(one, Ending):
                     self._send({name: one.text}, None)
                     continue
-                self._exchange.noted(one.response, one.calls)
+                self._exchange.noted(one.guarded, guard.inputs)
                 if one.stopped:
                     _, reason = instead_of(one.response)
                     self._stop(one.instead, reason)

@@ -98,3 +98,24 @@ calls = Table(  # webhooks that are still to be called
     Column("next_at", Float, nullable=False),
 )
 Index("calls_by_time", calls.c.next_at)
+
+reviews = Table(  # what people are to look at
+    "reviews",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("owner", String, nullable=False),
+    Column("queue", String, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("source", String, nullable=False),
+    Column("answers", JSON, nullable=False),
+    Column("made_at", Float, nullable=False),
+    Column("decision", JSON),
+    Column("decided_by", String),
+    Column("decided_at", Float),
+    sqlite_autoincrement=True,
+)
+Index("reviews_by_queue", reviews.c.queue, reviews.c.decided_at, reviews.c.seq)

@@ -1,4 +1,4 @@
-"""Observations, batches, schedules, files, and calls that are still to be made."""
+"""Observations, batches, schedules, files, reviews, and calls that are still to be made."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -63,9 +63,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("calls_by_time", "calls", ["next_at"])
+    op.create_table(
+        "reviews",
+        *(_number("seq"), _text("id"), _text("owner"), _text("queue"), _json("reasons"), _text("policy"), _text("stage"), _json("inputs"), _text("source")),
+        *(_json("answers"), _time("made_at"), _json("decision", null=True), _text("decided_by", null=True), _time("decided_at", null=True)),
+        *(sa.PrimaryKeyConstraint("seq"), sa.UniqueConstraint("id")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("reviews_by_queue", "reviews", ["queue", "decided_at", "seq"])
 
 
 def downgrade() -> None:
     """Drop them."""
-    for name in ("waiting", "judged", "files", "batches", "schedules", "calls"):
+    for name in ("waiting", "judged", "files", "batches", "schedules", "calls", "reviews"):
         op.drop_table(name)
