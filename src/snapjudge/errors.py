@@ -47,9 +47,11 @@ Knows nothing of where it is shown: the command line prints `message` and `hint`
     ├── SettingsInvalid            settings_invalid            a file of settings or keys with problems (all of them, at once)
     ├── Blocked                    blocked                     a guard's policy lets nothing through
     ├── ServerUnreachable          server_unreachable          no snapjudge server answers there
+    ├── UpstreamFailed             upstream_failed             the endpoint behind a proxy fails
     ├── ServeFailed                serve_failed                a server that cannot bind its address, or read its TLS files
     ├── EndpointInvalid            endpoint_invalid            a file of endpoints with problems, or a key that is not set
     ├── EndpointFailed             endpoint_failed             an endpoint that is down, or refuses key, model or request
+    ├── Unanswered                 unanswered                  no language model answered an escalation
     ├── BudgetSpent                budget_spent                the stated budget does not cover what is left
     ├── ExtraMissing               extra_missing               a feature whose packages are not installed
     └── OptionInvalid              option_invalid              a setting out of its range

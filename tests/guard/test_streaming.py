@@ -167,6 +167,10 @@ def test_personal_data_is_taken_out_on_the_way(loop, judges):
         "name: p\nfail: closed\ndeadline_ms: 60000\nstreaming: {hard: 0.5}\nstages: {output: [{name: card, rules: [pii_card], action: redact}]}", "p.yaml"
     )
     text = "Sure. My card is 4111 1111 1111 1111, it is valid until May. Please send the shoes to my brother's house in the north of the town. "
+    for cut in range(17, 45, 4):  # wherever a look falls in the number
+        given, _ = loop(read(judges, policy, [text[:cut], *words(text[cut:])], pause=0.002))
+        assert "1111" not in given
+        assert "brother" in given
     given, ending = loop(read(judges, policy, words(text * 2), pause=0.01))
     assert "4111" not in given
     assert "1111" not in given

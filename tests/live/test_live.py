@@ -15,10 +15,13 @@ from snapjudge.core.api import Item
 from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import BackboneNotFound, BundleInvalid, BundleNotFound, EngineBusy, EngineFailed, JudgeUnknown
 from snapjudge.generalist import Generalist
-from snapjudge.judge import Panel
+from snapjudge.judge import Judge, Panel
 from snapjudge.live.host import HostTerms
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Growing
+from snapjudge.model.prompt import render_content
+from snapjudge.model.reading import traces
+from snapjudge.prove.reference import read_reference
 from snapjudge.store.bundles import built_in
 
 pytestmark = pytest.mark.flow
@@ -311,3 +314,27 @@ def test_what_cannot_be_loaded_is_refused_by_name_and_the_rest_go_on(tmp_path):
             await started(backbone=str(tmp_path / "none"))
 
     run(work())
+
+
+def test_texts_unlike_those_that_a_judge_was_calibrated_on_are_told(tmp_path):
+    strange = "Bonjour, je voudrais annuler ma commande parce que le colis n'est jamais arrivé chez moi."
+    texts = ["You are so kind, thank you for all of your help today.", "What a stupid thing to say, you idiot.", strange, strange * 40, ""]
+    judge = Judge.load("toxicity")
+    reference = read_reference(judge.bundle.reference)
+    contents = [render_content({"output": text}, judge.metric, judge.backbone) for text in texts[:4]]
+    expected = [reference.strange(one.numpy()) for one in traces(judge.backbone, contents, judge.question.content_adapter)]
+    assert expected == [False, False, True, True]
+
+    async def work():
+        live = await started("toxicity", "tone")
+        try:
+            found, _ = await live.ask([Item(inputs={"output": text}) for text in texts], ["toxicity", "tone"])
+            again, _ = await live.ask([Item(inputs={"output": text}) for text in texts], ["toxicity"])  # now they are at hand
+            return found, again
+        finally:
+            await live.close()
+
+    found, again = run(work())
+    assert [one.answers[0].flags.out_of_distribution for one in found] == [*expected, False]
+    assert [one.answers[0].flags.out_of_distribution for one in again] == [*expected, False]
+    assert found[3].answers[0].flags.windowed

@@ -1,7 +1,7 @@
 """`snapjudge serve` and `snapjudge proxy`: judges in front of live traffic."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -24,6 +24,7 @@ BodyOption = Annotated[float, typer.Option(min=0.001, help="megabytes a request 
 DrainOption = Annotated[float, typer.Option(min=0, help="seconds that running requests have once the server is told to stop")]
 NoticeOption = Annotated[float, typer.Option(min=0, help="seconds for which /readyz says 503 before a stopping server takes nothing more")]
 LogTextOption = Annotated[bool, typer.Option("--log-text", help="write the texts of requests to the log")]
+TracesOption = Annotated[str, typer.Option(help="none, otlp (a collector: OTEL_EXPORTER_OTLP_ENDPOINT) or console")]
 LogJsonOption = Annotated[bool | None, typer.Option("--log-json/--log-plain", help="JSON lines, or text for people; by default JSON where nobody looks")]
 JsonOption = Annotated[bool, typer.Option("--json", help="tell the address as JSON on standard output")]
 
@@ -53,6 +54,7 @@ def serve(
     notice: NoticeOption = 0.0,
     log_text: LogTextOption = False,
     log_json: LogJsonOption = None,
+    traces: TracesOption = "none",
     as_json: JsonOption = False,
 ) -> None:
     """Put judges in front of live traffic; POST /v1/judge asks them, /docs shows all paths. Ctrl-C or SIGTERM stops without losing what was taken in.
@@ -66,6 +68,7 @@ def serve(
         _run(
             as_json=as_json,
             log_json=log_json,
+            traces=traces,
             judges=tuple(judges or ours),
             aliases=_aliases(alias),
             engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes},
@@ -111,6 +114,7 @@ def proxy(
     notice: NoticeOption = 0.0,
     log_text: LogTextOption = False,
     log_json: LogJsonOption = None,
+    traces: TracesOption = "none",
     as_json: JsonOption = False,
 ) -> None:
     """Guard an OpenAI-compatible chat endpoint: point clients at this address instead. Streams are looked at as they are written, tool calls once whole.
@@ -126,6 +130,7 @@ def proxy(
         _run(
             as_json=as_json,
             log_json=log_json,
+            traces=traces,
             judges=tuple(dict.fromkeys(aliases.get(name, name) for name in state_of(read).judges)),
             aliases=aliases,
             engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes},
@@ -144,7 +149,7 @@ def proxy(
         )
 
 
-def _run(*, as_json: bool, log_json: bool | None, **settings: Any) -> None:
+def _run(*, as_json: bool, log_json: bool | None, traces: str, **settings: Any) -> None:
     """Serve with some settings until told to stop.
 
     Raises:
@@ -153,7 +158,7 @@ def _run(*, as_json: bool, log_json: bool | None, **settings: Any) -> None:
     from pydantic import ValidationError
 
     from snapjudge.errors import OptionInvalid
-    from snapjudge.serve import logs
+    from snapjudge.serve import logs, tracing
     from snapjudge.serve.run import serve as run
     from snapjudge.serve.settings import ServeSettings
 
@@ -165,6 +170,9 @@ def _run(*, as_json: bool, log_json: bool | None, **settings: Any) -> None:
         raise OptionInvalid(
             f"{where}{': ' if where else ''}{str(first['msg']).removeprefix('Value error, ')}", hint="--help tells what each option takes"
         ) from error
+    if traces not in get_args(tracing.Traces):
+        raise OptionInvalid(f"--traces {traces}", hint=f"one of {', '.join(get_args(tracing.Traces))}", received=traces)
+    tracing.set_up(cast(tracing.Traces, traces))
     logs.set_up(as_json=own.log_json)
 
     def announce(address: str) -> None:

@@ -105,29 +105,37 @@ class Engine:
         with self._wake:
             self._forget(self._adapters.unload(name))
 
-    def submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None = None, summary: bool = False) -> "Future[Answer]":
+    def submit(self, content: Ids, reads: Sequence[Read], *, deadline: float | None = None, summary: bool = False, traces: bool = False) -> "Future[Answer]":
         """Ask for the label logits of some reads of one content. The future can be cancelled until its last step runs.
 
         Args:
             reads: none: the content is only read ahead, so that what is asked of it later finds it in the cache.
             deadline: seconds from now within which the answer is of use.
             summary: whether the content's mean hidden state under the bare backbone is wanted, too; it is computed anew, the last layer with it.
+            traces: whether every read's mean of its content's values in the last layer is wanted, too; it is at hand.
 
         Raises:
             EngineBusy: the queue is full or the deadline would be missed; with the seconds after which it would not.
             AdapterUnknown, ContentTooLong, InputInvalid, EngineClosed.
         """
-        return self._submit(content, reads, deadline=deadline, summary=summary)
+        return self._submit(content, reads, deadline=deadline, summary=summary, traces=traces)
 
     def _submit(
-        self, content: Ids, reads: Sequence[Read], *, deadline: float | None, summary: bool = False, answered: Callable[[], None] | None = None
+        self,
+        content: Ids,
+        reads: Sequence[Read],
+        *,
+        deadline: float | None,
+        summary: bool = False,
+        traces: bool = False,
+        answered: Callable[[], None] | None = None,
     ) -> "Future[Answer]":
         check(content, reads, self.backbone)
         with self._wake:
             if self._closed:
                 raise EngineClosed("the engine is closed", hint="open a new one")
             now = self._clock()
-            request = Request(Future(), now, [None] * len(reads), 0, len(content), answered)
+            request = Request(Future(), now, [None] * len(reads), 0, len(content), answered, traces=[None] * len(reads) if traces else None)
             jobs = self._jobs_of(request, tuple(content), reads, now, None if deadline is None else now + deadline, summary=summary)
             waiting = [job.work for job in self._jobs.values()]
             queued, requests = sum(work.cost for work in waiting), len({job.request for job in self._jobs.values()})
@@ -204,7 +212,19 @@ class Engine:
             whole = summary and space is None
             left = len(content) if whole else len(content) - tokens
             work = Work(number, now, (space, content, whole), left, self._cache.prefix and not whole, sizes, deadline)
-            jobs.append(Job(number, request, content, some[0][1] if space is not None else None, some, work, node, summarise=whole))
+            jobs.append(
+                Job(
+                    number,
+                    request,
+                    content,
+                    some[0][1] if space is not None else None,
+                    some,
+                    work,
+                    node,
+                    places=tuple(index for index, _, _ in some),
+                    summarise=whole,
+                )
+            )
         request.jobs = len(jobs)
         return jobs
 
@@ -460,6 +480,10 @@ class Engine:
     def _end(self, job: Job, error: SnapjudgeError | None) -> None:
         """Take a job out; the last job of a request answers it, an error answers it at once."""
         self._jobs.pop(job.number, None)
+        if error is None and job.request.traces is not None:
+            trace = _trace(job)
+            for place in job.places:
+                job.request.traces[place] = trace
         self._leave(job)
         self._give_back(job)
         self._release(version for _, version, _ in job.reads if version is not None)
@@ -481,7 +505,8 @@ class Engine:
                 request.answered()
             logits = tuple(one for one in request.logits if one is not None)
             began = request.began or now
-            answer = Answer(logits, request.tokens, min(request.cached, request.tokens), began - request.arrived, now - request.arrived, request.summary)
+            took = began - request.arrived, now - request.arrived
+            answer = Answer(logits, request.tokens, min(request.cached, request.tokens), *took, request.summary, tuple(request.traces or ()))
             self._outcomes.append(lambda: _resolved(future, answer))
 
     def _give_back(self, job: Job) -> None:
@@ -506,6 +531,15 @@ class Engine:
         """Drop the contents that only a version which is gone could read."""
         if version is not None and version.space is not None:
             self._cache.drop(version.space)
+
+
+def _trace(job: Job) -> torch.Tensor | None:
+    """The mean of a content's values in the last layer [G x d]; None where the job ended before it was read."""
+    if job.lease is None or job.lease.done < len(job.ids):
+        return None
+    _, values = job.lease.layers(len(job.ids))[-1]
+    with torch.inference_mode():
+        return values.float().mean(1).flatten().cpu()
 
 
 def _first_rate(backbone: Backbone) -> float:

@@ -31,6 +31,7 @@ class Answer:
         cached: content tokens that did not have to be computed, and `tokens` of all.
         waited: seconds until the first step that worked on it; `seconds` from submission to the answer.
         summary: the content's mean hidden state [D] in float32, where it was wanted.
+        traces: of every read the mean of its content's values in the last layer [G x d] in float32, where that was wanted; None otherwise.
     """
 
     logits: tuple[tuple[float, ...], ...]
@@ -39,6 +40,7 @@ class Answer:
     waited: float
     seconds: float
     summary: Tensor | None = None
+    traces: tuple[Tensor | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Request:
     cached: int = 0
     began: float | None = None
     summary: Tensor | None = None
+    traces: list[Tensor | None] | None = None  # None where they are not wanted
     settled: bool = False  # its outcome is known, though the future may not have it yet
 
     @property
@@ -100,6 +103,7 @@ class Job:
     work: Work
     node: int = 0  # where in the cache its match ended
     lease: Lease | None = None
+    places: tuple[int, ...] = ()  # of its reads among the request's
     summarise: bool = False  # the content's mean hidden state is wanted still: all of it is computed, in one step, whatever is at hand
 
     @property

@@ -41,11 +41,12 @@ class Session:
         """All tokens so far."""
         return self._content
 
-    def append(self, tokens: Ids, reads: Sequence[Read] = (), *, deadline: float | None = None, tail: Ids = ()) -> "Future[Answer]":
+    def append(self, tokens: Ids, reads: Sequence[Read] = (), *, deadline: float | None = None, tail: Ids = (), traces: bool = False) -> "Future[Answer]":
         """Add tokens and ask about the content with them; without reads they are only read ahead.
 
         Args:
             tail: what closes the content for these reads only, such as the end mark of a field that goes on growing.
+            traces: as `Engine.submit` has them.
 
         Raises:
             What `Engine.submit` raises; the content stays as it was. EngineClosed: the session is closed.
@@ -54,7 +55,7 @@ class Session:
             if self._closed:
                 raise EngineClosed("the session is closed", hint="open a new one")
             content = (*self._content, *tokens)
-            future = self._submit((*content, *tail), reads, deadline=deadline, answered=lambda: self._hold(content))
+            future = self._submit((*content, *tail), reads, deadline=deadline, traces=traces, answered=lambda: self._hold(content))
             self._content = content
         return future
 

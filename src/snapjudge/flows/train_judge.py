@@ -34,10 +34,10 @@ from snapjudge.flows.train_terms import TrainConfig, TrainRequest, TrainResult
 from snapjudge.flows.training_data import data_digests, read_splits, read_unlabelled
 from snapjudge.flows.variants import with_noise, without_optional
 from snapjudge.flows.whole_fit import fit_backbone
-from snapjudge.model.adapter import Scope
+from snapjudge.model.adapter import Adapter, Scope
 from snapjudge.model.hub import EMBEDDED, load_backbone
 from snapjudge.model.prompt import render_readout
-from snapjudge.model.reading import Question
+from snapjudge.model.reading import Question, traces
 from snapjudge.prove import baselines
 from snapjudge.prove.baselines import BaselineData
 from snapjudge.prove.comparison import is_right
@@ -47,7 +47,8 @@ from snapjudge.prove.plain import COUNTED, more_labels
 from snapjudge.prove.probes import Probe
 from snapjudge.prove.promises import Promise
 from snapjudge.prove.proof import Contestant, GateResult, Header, Proof, check_gates, prove, scored
-from snapjudge.store.bundles import next_version
+from snapjudge.prove.reference import fit_reference
+from snapjudge.store.bundles import REFERENCE, next_version
 from snapjudge.train.fit import fit
 from snapjudge.train.save import folder_files
 from snapjudge.train.terms import FitData, FitResult, Validation
@@ -386,9 +387,15 @@ class _Training:
             run=run,
             seen=[*seen_digests(self.splits.train, self.splits.validation, self.splits.calibration, self.unlabelled), *self.seen_before],
             sources=self._sources(),
-            more=folder_files(own),
+            more={**folder_files(own), **self._reference(fits[scope].adapter)},
         )
         return judge.write(self.request.out)
+
+    def _reference(self, adapter: Adapter) -> dict[str, bytes]:
+        """What the judge was calibrated on, as a place among texts (`prove.reference`), where there is enough of it."""
+        found = [one.numpy() for one in traces(self.judged_by, self.contents["calibration"], adapter if adapter.scope == "all" else None)]
+        reference = fit_reference(np.stack(found)) if found else None
+        return {} if reference is None else {REFERENCE: reference.dump()}
 
     def _sources(self) -> dict[str, str]:
         """Sources of the training data and their licences."""

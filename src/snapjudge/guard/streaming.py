@@ -20,6 +20,7 @@ from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Growing, Spent
 
 LONGEST = 400_000  # characters of one text
+SETTLED = 8  # tokens behind what is taken out of a text that is being written
 _HOLDING = ("redact", "override", "escalate", "block")  # actions that keep what they are about from the reader
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _SENTENCE = re.compile(r"[.!?]['\")\]]?\s|[\u3002\uff01\uff1f\n]")
@@ -165,6 +166,8 @@ class StreamGuard:
         seen = self._held[: len(text) - len(self._given)]
         if acts is None:
             return None, ""
+        if acts and not whole and response.action == "redact" and not self._settled(text, response.text or ""):
+            return None, ""  # what is taken out may still be being written
         after = self._held[len(seen) :]
         if acts and (response.action != "redact" or response.text is None or not response.text.startswith(self._given)):
             if response.action == "redact":  # a part of it is with the reader already
@@ -182,6 +185,11 @@ class StreamGuard:
         piece = seen[: self._cut(seen)]
         self._held = seen[len(piece) :] + after
         return None, piece
+
+    def _settled(self, text: str, left: str) -> bool:
+        """Whether enough of a text follows what is to be taken out of it."""
+        same = next((at for at, (own, other) in enumerate(zip(reversed(text), reversed(left), strict=False)) if own != other), min(len(text), len(left)))
+        return len(self._ends(text[len(text) - same :])) >= max(self._terms.hold_back, SETTLED)
 
     def _cut(self, seen: str) -> int:
         """How much of what was seen need not wait."""

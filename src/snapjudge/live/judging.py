@@ -230,10 +230,10 @@ async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, d
             answers[place] = Answer.of(question.name or question.instructions, backing.host.digest, Abstention.of(signature(backing.name), error))
         return
     spent.join(found)
-    for log_p, (place, name, judge, part) in zip(found.log_p, group.judges, strict=True):
+    for log_p, strange, (place, name, judge, part) in zip(found.log_p, found.strange, group.judges, strict=True):
         judgement = judge_of(judge.judge, judge.metric, judge.calibration, log_p, len(content.windows) // content.orders, part)
         raw = dict(zip(judge.metric.labels, softmax(log_p), strict=True))
-        answers[place] = Answer.of(name, judge.digest, judgement, raw=raw, threshold=judge.threshold)
+        answers[place] = Answer.of(name, judge.digest, judgement, raw=raw, threshold=judge.threshold, out_of_distribution=strange)
     if not group.questions:
         return
     windows = [dict(zip(wordings, one, strict=True)) for one in found.windows]

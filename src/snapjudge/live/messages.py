@@ -106,6 +106,7 @@ class Found:
         cached: of `tokens` content tokens those that did not have to be computed.
         waited, seconds: until the first step that worked on it, and until the answer.
         rate: tokens per second that the engine computes, as it measures now.
+        strange: judge by judge, whether nothing like the content was among what it was calibrated on.
     """
 
     number: int
@@ -117,6 +118,7 @@ class Found:
     waited: float
     seconds: float
     rate: float
+    strange: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from snapjudge.live.messages import Ask, Cancel, Close, Done, Failed, Found, Loa
 from snapjudge.model.adapter import Adapter, load_adapter
 from snapjudge.model.asking import Answer, Asking, Wording
 from snapjudge.model.hub import load_backbone
-from snapjudge.model.reading import Question, embedding_of, reading_of
+from snapjudge.model.reading import Question, embedding_of, reading_of, trace_of
+from snapjudge.prove.reference import Reference, Vector, read_reference
 from snapjudge.store.bundles import load_bundle
 
 WORDINGS = 4096  # kept ready to be asked
@@ -49,6 +50,7 @@ class Worker:
             self._asking.prepare()  # before the engine's thread, which then is the only one that computes
         self._engine = Engine(backbone, limits=start.limits, cache_bytes=start.cache_bytes, adapter_bytes=start.adapter_bytes)
         self._questions: dict[str, Question] = {}
+        self._references: dict[str, Reference] = {}
         self._wordings: OrderedDict[str, Wording] = OrderedDict()
         self._sessions: dict[int, Session] = {}
         self._running: dict[int, _Asked] = {}
@@ -65,6 +67,7 @@ class Worker:
                 self._send(Done(message.number, self._load(message)))
             elif isinstance(message, Unload):
                 self._questions.pop(message.key, None)
+                self._references.pop(message.key, None)
                 self._engine.unload(message.key)
                 self._send(Done(message.number))
             elif isinstance(message, Close):
@@ -93,6 +96,8 @@ class Worker:
             return load_adapter(bundle.adapter_folder, backbone.linears, backbone.device)
 
         self._engine.load(message.key, read)
+        if bundle.reference is not None:
+            self._references[message.key] = read_reference(bundle.reference)
         self._questions[message.key] = Question(judge.metric, judge.question.readout)
         return len(judge.question.readout.token_ids)
 
@@ -138,29 +143,30 @@ class Worker:
         open_ones = [self._wordings.get(wording) or self._asking.wording(wording) for wording in ask.wordings]
         reads = [Read(key, question.readout) for key, question in zip(ask.keys, judges, strict=True)]
         reads += [Read(None, one.question.readout) for one in open_ones]
+        references = {place: self._references[key] for place, key in enumerate(ask.keys) if key in self._references}
         futures: Futures = []
         try:
             for window in ask.windows:
-                futures.append(self._one(ask, window, reads, summary=bool(open_ones) and self._asking.embeds))
+                futures.append(self._one(ask, window, reads, summary=bool(open_ones) and self._asking.embeds, traces=bool(references)))
         except SnapjudgeError:
             for future in futures:
                 future.cancel()
             raise
 
         def answered(answers: Sequence[engine_requests.Answer]) -> None:
-            self._send(self._found(ask, judges, open_ones, answers))
+            self._send(self._found(ask, judges, references, open_ones, answers))
 
         self._follow(ask.number, futures, answered)
 
-    def _one(self, ask: Ask, window: tuple[int, ...], reads: list[Read], *, summary: bool) -> "Future[engine_requests.Answer]":
+    def _one(self, ask: Ask, window: tuple[int, ...], reads: list[Read], *, summary: bool, traces: bool) -> "Future[engine_requests.Answer]":
         left = _left(ask.deadline)
         if ask.session is None:
-            return self._engine.submit((*window, *ask.tail), reads, deadline=left, summary=summary)
+            return self._engine.submit((*window, *ask.tail), reads, deadline=left, summary=summary, traces=traces)
         session = self._sessions.get(ask.session)
         if session is None or session.content != window[: len(session.content)]:
             self._end_session(ask.session)
             session = self._sessions[ask.session] = self._engine.session()
-        return session.append(window[len(session.content) :], reads, deadline=left, tail=ask.tail)
+        return session.append(window[len(session.content) :], reads, deadline=left, tail=ask.tail, traces=traces)
 
     def _follow(self, number: int, futures: Futures, answered: Callable[[Sequence[engine_requests.Answer]], None]) -> None:
         asked = _Asked(futures)
@@ -178,7 +184,14 @@ class Worker:
 
         asked.when_done(done)
 
-    def _found(self, ask: Ask, judges: Sequence[Question], open_ones: Sequence[Wording], answers: Sequence[engine_requests.Answer]) -> Found:
+    def _found(
+        self,
+        ask: Ask,
+        judges: Sequence[Question],
+        references: Mapping[int, Reference],
+        open_ones: Sequence[Wording],
+        answers: Sequence[engine_requests.Answer],
+    ) -> Found:
         log_p = [reading_of([answer.logits[place] for answer in answers], ask.orders, question.metric) for place, question in enumerate(judges)]
         windows: list[tuple[Answer, ...]] = []
         for answer in answers if open_ones else ():
@@ -194,6 +207,7 @@ class Worker:
             waited=max(answer.waited for answer in answers),
             seconds=max(answer.seconds for answer in answers),
             rate=self._engine.rate,
+            strange=tuple(place in references and references[place].strange(_trace(answers, place)) for place in range(len(judges))),
         )
 
     def _fail(self, number: int, error: Exception) -> None:
@@ -229,6 +243,12 @@ class _Asked:
 
 def _embedding(answers: Sequence[engine_requests.Answer]) -> Any:
     return embedding_of([answer.summary for answer in answers if answer.summary is not None])
+
+
+def _trace(answers: Sequence[engine_requests.Answer], place: int) -> Vector:
+    """One judge's content's trace over its windows."""
+    found: Vector = trace_of([trace for answer in answers if (trace := answer.traces[place]) is not None]).numpy()
+    return found
 
 
 def _left(deadline: float | None) -> float | None:

@@ -159,6 +159,26 @@ def summaries(backbone: Backbone, contents: Iterable[Content]) -> Iterator[torch
             yield embedding_of([next(found) for _ in content.windows])
 
 
+@torch.inference_mode()
+def traces(backbone: Backbone, contents: Iterable[Content], adapter: Adapter | None = None) -> Iterator[torch.Tensor]:
+    """The mean of each content's values in the last layer [G x d], over its windows, in order; as an engine tells them.
+
+    Args:
+        adapter: under which contents are read, where a judge reads them by itself.
+    """
+    for step in _steps(((content, ()) for content in contents), STEP_TOKENS):
+        windows = [window for content, _ in step for window in content.windows]
+        states = (state for pack in _packs(windows) for state in backbone.step([NewTokens(ids, adapter=adapter) for ids in pack], []).states)
+        means = (state.layers[-1][1].float().mean(1).flatten().cpu() for state in states)
+        for content, _ in step:
+            yield trace_of([next(means) for _ in content.windows])
+
+
+def trace_of(windows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A content's trace from those of its windows: their mean."""
+    return torch.stack(list(windows)).mean(0)
+
+
 def embedding_of(summaries: Sequence[torch.Tensor]) -> torch.Tensor:
     """The frozen embedding [D] of a content from the summaries [D] of its windows."""
     return embedding(torch.stack(list(summaries)))

@@ -93,6 +93,7 @@ async def _plain(request: Request, error: Exception) -> Response:
 
 def _response(request: Request, error: SnapjudgeError) -> Response:
     request.app.state.service.metrics.refused.labels(error.code).inc()
+    request.state.code = error.code
     status, headers, body = error_response(error, request.state.request_id)
     response = Response(body, status_code=status)
     response.raw_headers += [header for header in headers if header[0] != b"content-length"]

@@ -11,11 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 from uuid import uuid4
 
+from opentelemetry.trace import Span
+
 from snapjudge.core.api import ErrorBody, ErrorResponse
 from snapjudge.errors import Draining, EngineBusy, MethodInvalid, NotFound, Problem, RequestInvalid, RequestTooLarge, SnapjudgeError
 from snapjudge.serve.keys import Keys
 from snapjudge.serve.metrics import Metrics
 from snapjudge.serve.settings import ServeSettings
+from snapjudge.serve.tracing import note_end, request_span
 from snapjudge.serve.unpacking import UNPACKED, too_large
 
 Scope = MutableMapping[str, Any]
@@ -64,13 +67,20 @@ class Gate:
         scope["state"] = {**scope.get("state", {}), "request_id": answer.request_id, "began": began}
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
+        with request_span(scope["method"], headers, answer.request_id) as span:
+            body = await self._guarded(scope, headers, receive, answer)
+            self._in_flight -= 1
+            self._note(scope, answer, began, body, span)
+
+    async def _guarded(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, answer: "_Answering") -> bytes | None:
+        """Answer a request, whatever happens; its body, where all of it was there."""
         body: bytes | None = None
         try:
             streamed = (scope["method"], scope["path"]) in STREAMED
             self._admit(scope, headers, streamed=streamed)
             if streamed:
                 await self._app(scope, self._steady(receive), answer)
-                return
+                return None
             async with asyncio.timeout(self._settings.bounds.body_seconds):
                 body = await self._body(headers, receive)
             await self._answered(scope, body, receive, answer)
@@ -85,9 +95,7 @@ class Gate:
         except Exception:  # a fault of ours: the caller hears that there was one, the log has it
             _log.exception("a request failed", extra={"request_id": answer.request_id, "path": scope["path"]})
             await self._refuse(answer, _fault())
-        finally:
-            self._in_flight -= 1
-            self._note(scope, answer, began, body)
+        return body
 
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], *, streamed: bool = False) -> None:
         """Everything that is decided before a body is read.
@@ -193,13 +201,15 @@ class Gate:
         except ConnectionError:
             answer.status = LEFT
 
-    def _note(self, scope: Scope, answer: "_Answering", began: float, body: bytes | None) -> None:
+    def _note(self, scope: Scope, answer: "_Answering", began: float, body: bytes | None, span: Span) -> None:
         route = scope.get("route")
         path = getattr(route, "path", "") or (scope["path"] if scope["path"] in OPEN_PATHS else "other")
         seconds = time.perf_counter() - began
         self._metrics.requests.labels(path, str(answer.status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         self._metrics.in_flight.set(self._in_flight)
+        code = answer.code or str(scope["state"].get("code", ""))
+        note_end(span, scope["method"], path, answer.status, code)
         if scope["path"] in OPEN_PATHS and answer.status < 400:
             return
         caller = scope["state"].get("caller")
@@ -210,7 +220,7 @@ class Gate:
             "status": answer.status,
             "ms": round(seconds * 1000, 2),
             "caller": getattr(caller, "name", ""),
-            "code": answer.code,
+            "code": code,
         }
         if self._settings.log_text and body:
             extra["body"] = body.decode(errors="backslashreplace")

@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.requests import HTTPConnection
 
 from snapjudge.core.api import Answer, Health, Timings
-from snapjudge.errors import EngineBusy, EngineDown, Problem, RequestInvalid, ServeFailed, SnapjudgeError
+from snapjudge.errors import EngineBusy, EngineDown, Problem, RequestInvalid, RunConflict, ServeFailed, SnapjudgeError
 from snapjudge.guard.guarding import Guarded
 from snapjudge.guard.policies import Policies
 from snapjudge.guard.routing import Elsewhere
@@ -24,6 +24,7 @@ from snapjudge.serve.proxy.upstream import UpstreamClient
 from snapjudge.serve.sessions import Sessions
 from snapjudge.serve.settings import ServeSettings, Upstream
 from snapjudge.serve.streams import Streams
+from snapjudge.serve.tracing import note_results
 from snapjudge.serve.webhooks import Webhooks
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,10 @@ class Service:
         self._judges, self._sessions, self._webhooks = judges, Sessions(judges, self.settings.bounds), Webhooks(self.metrics)
         self.metrics.watch(judges)
         if left_behind(self.settings.data):
-            await self.deferred()
+            try:
+                await self.deferred()
+            except RunConflict as error:  # whoever has it goes on with what lies there
+                _log.warning("%s; what is to be judged later is refused here", error.message)
 
     async def close(self) -> None:
         """End the engines."""
@@ -248,8 +252,9 @@ class Service:
         self.metrics.dollars.labels(endpoint).inc(dollars)
 
     def count(self, answers: Sequence[Answer]) -> None:
-        """Count answers."""
+        """Count answers, and put them down where requests are traced."""
         self.metrics.count(answers)
+        note_results(answers)
 
 
 def service_of(request: HTTPConnection) -> Service:

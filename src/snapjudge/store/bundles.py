@@ -25,6 +25,7 @@ from snapjudge.store.files import read_record, write_folder
 
 MANIFEST = "manifest.json"
 MINI = "mini"
+REFERENCE, REFERENCES = "reference.safetensors", "references"
 NEEDED = ("metric.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "calibration.json", "proof.json", "run.json")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _CHANGED = "the folder was changed after training; restore it from its source or train again"
@@ -52,6 +53,12 @@ class Bundle:
         if isinstance(told, dict):
             return tuple(told)
         return ("en",) if self.manifest.backbone.name == MINI else ()
+
+    @property
+    def reference(self) -> Path | None:
+        """The file that tells what it was calibrated on: its own, or, of judges that come with the package, the one beside them."""
+        own, beside = self.folder / REFERENCE, built_in() / REFERENCES / f"{self.manifest.judge}.{self.digest[:12]}.safetensors"
+        return own if own.is_file() else beside if beside.is_file() else None
 
     @property
     def digest(self) -> str:
