@@ -17,6 +17,7 @@ import torch
 
 from snapjudge.engine.adapters import AdapterPool, Version, digest_of
 from snapjudge.engine.cache import ContentCache, Lease, Node
+from snapjudge.engine.gathering import Gathering
 from snapjudge.engine.plan import Limits, Share, Work, admit, next_step
 from snapjudge.engine.requests import Answer, EngineStats, Job, Part, Read, Request, check
 from snapjudge.engine.session import Session
@@ -70,6 +71,7 @@ class Engine:
         self._running = 0
         self._answered = self._refused = self._failed = self._steps = self._tokens = self._rows = 0
         self._closed = False
+        self._gathering = Gathering(self.limits.gather)
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="snapjudge-engine", daemon=True)
         give_back_workers()
@@ -256,6 +258,7 @@ class Engine:
                 for job in list(self._jobs.values()):
                     self._end(job, EngineClosed("the engine was closed before this request's turn", hint="open a new one"))
                 return False
+            self._gather()
             parts = self._plan()
             self._running = sum(part.tokens + sum(len(readout.token_ids) for _, _, readout in part.reads) for part in parts)
         if parts:
@@ -263,7 +266,18 @@ class Engine:
         with self._wake:
             self._running = 0
             self._adapters.work_done()
+            self._gathering.stepped(self._answered, len({job.request for job in self._jobs.values()}))
         return True
+
+    def _gather(self) -> None:
+        """Wait a moment for requests that are likely to come, where a step has room for them."""
+        began = self._clock()
+        while not self._closed:
+            waiting, tokens = len({job.request for job in self._jobs.values()}), sum(job.work.cost for job in self._jobs.values())
+            left = self._gathering.left(waiting, self._clock() - began)
+            if left <= 0 or tokens >= self.limits.step_tokens:
+                return
+            self._wake.wait(left)
 
     def _resolve(self) -> None:
         """Hand out results: without the lock, since whoever waits for one may come back at once."""

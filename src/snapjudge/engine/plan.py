@@ -19,6 +19,7 @@ class Limits(Frozen):
     step_tokens: int = Field(default=2048, ge=16, description="tokens computed in one step; more only where one indivisible piece is larger")
     waiting_requests: int = Field(default=4096, ge=1, description="requests that may wait; the next is refused")
     waiting_tokens: int = Field(default=4_000_000, ge=1, description="tokens that may wait; a request that comes on top is refused")
+    gather: float = Field(default=0.0, ge=0, le=1, description="seconds at the most that a step waits for those who come in step with others")
     ageing: float = Field(default=0.25, gt=0, description="how much of its cost a waiting request loses, as a share of what the engine computes meanwhile")
 
 

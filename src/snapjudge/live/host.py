@@ -47,7 +47,7 @@ class HostTerms(Frozen):
     processes: int | None = Field(default=None, ge=1, le=256, description="engine processes; by default one for each core, and one for an accelerator")
     cache_bytes: int = Field(default=1 << 28, ge=1, description="budget of each process's content cache")
     adapter_bytes: int = Field(default=3 << 29, ge=1, description="budget of each process's adapters")
-    limits: Limits = Limits(step_tokens=1024)
+    limits: Limits = Limits(step_tokens=1024, gather=0.01)
     open_questions: bool = Field(default=True, description="whether the learned questions are read at the start")
 
     @property
@@ -79,7 +79,6 @@ class Host:
         self._readers: OrderedDict[int, int] = OrderedDict()  # content -> which process has read it
         self._sessions: dict[int, int] = {}
         self._session_numbers = itertools.count()
-        self._rate = 1.0
         self.deaths = 0
         self.stats: dict[int, EngineStats] = {}
 
@@ -97,7 +96,7 @@ class Host:
             await asyncio.gather(*(one.close() for one in started))
             raise failed[0]
         self._processes = list(started)
-        self.digest, self._rate = started[0].ready.digest, started[0].ready.rate
+        self.digest = started[0].ready.digest
         self._back.set()
         self._keepers = [asyncio.create_task(self._keep(place, one)) for place, one in enumerate(started)]
 
@@ -122,8 +121,7 @@ class Host:
 
     def seconds_until_done(self, cost: int) -> float:
         """When something of that many tokens would be done if it came now, estimated from all that is on its way."""
-        ahead = min((one.outstanding for _, one in self._there), default=0)
-        return (ahead + cost) / self._rate
+        return min(((one.outstanding + cost) / one.pace for _, one in self._there), default=0.0)
 
     async def load(self, key: str, folder: str, digest: str) -> int:
         """Load a judge in every process; how many tokens its readout has.
@@ -178,7 +176,6 @@ class Host:
                 found = await process.ask(asked, cost)
             except EngineDown:
                 continue
-            self._rate = found.rate
             self._readers[hash(content.windows)] = place
             if len(self._readers) > REMEMBERED:
                 self._readers.popitem(last=False)

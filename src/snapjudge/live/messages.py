@@ -105,7 +105,6 @@ class Found:
     Args:
         cached: of `tokens` content tokens those that did not have to be computed.
         waited, seconds: until the first step that worked on it, and until the answer.
-        rate: tokens per second that the engine computes, as it measures now.
         strange: judge by judge, whether nothing like the content was among what it was calibrated on.
     """
 
@@ -117,7 +116,6 @@ class Found:
     cached: int
     waited: float
     seconds: float
-    rate: float
     strange: tuple[bool, ...] = ()
 
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import sys
+import time
 from typing import Any
 
 from snapjudge.errors import EngineDown, SnapjudgeError
@@ -18,6 +19,7 @@ from snapjudge.live.messages import HEADER_BYTES, Ask, Cancel, Close, Done, Fail
 
 _log = logging.getLogger(__name__)
 
+LEARNS = 0.2  # of each answer, for the pace
 GONE_AFTER = 10.0  # seconds that a process has to end by itself once its connection is closed
 
 
@@ -27,6 +29,7 @@ class EngineProcess:
     Attributes:
         ready: what it said of itself.
         outstanding: tokens of what it was asked and has not answered.
+        pace: tokens a second, by how long answers take with what was ahead of them: engine, waiting and all between.
         gone: set once it is.
     """
 
@@ -36,6 +39,7 @@ class EngineProcess:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self.ready = Ready("", 1.0, "", "")
         self.outstanding = 0
+        self.pace = 1.0
         self.gone = asyncio.Event()
         self._task = asyncio.create_task(self._listen())
 
@@ -67,6 +71,7 @@ class EngineProcess:
         own = cls(process, reader, writer)
         try:
             own.ready = await own._call(start)
+            own.pace = own.ready.rate
         except BaseException:
             await own.close()
             raise
@@ -105,8 +110,11 @@ class EngineProcess:
         """
         numbered = Ask(next(self._numbers), ask.windows, ask.orders, ask.keys, ask.wordings, ask.deadline, ask.session, ask.tail)
         self.outstanding += cost
+        ahead, began = self.outstanding, time.monotonic()
         try:
             found: Found = await self._call(numbered)
+            if 2 * found.cached < found.tokens:
+                self.pace += LEARNS * (ahead / max(time.monotonic() - began, 1e-4) - self.pace)
         except asyncio.CancelledError:
             if not self.gone.is_set():
                 self._send(Cancel(numbered.number))

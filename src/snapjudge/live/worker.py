@@ -33,6 +33,7 @@ from snapjudge.prove.reference import Reference, Vector, read_reference
 from snapjudge.store.bundles import load_bundle
 
 WORDINGS = 4096  # kept ready to be asked
+NICER = 8  # than the server, which has to take in, refuse and answer while engines have all cores
 STOPPED = 70  # exit status of a worker whose engine has stopped by itself
 
 Futures = list[Future[engine_requests.Answer]]
@@ -206,7 +207,6 @@ class Worker:
             cached=sum(answer.cached for answer in answers),
             waited=max(answer.waited for answer in answers),
             seconds=max(answer.seconds for answer in answers),
-            rate=self._engine.rate,
             strange=tuple(place in references and references[place].strange(_trace(answers, place)) for place in range(len(judges))),
         )
 
@@ -259,6 +259,7 @@ def main(descriptor: int) -> None:
     """Serve one connection until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the server says when it is over
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(NICER)
     connection = socket.socket(fileno=descriptor)
     writing = threading.Lock()
 

@@ -43,6 +43,14 @@ class State(Protocol):
         """Whether it is stopping."""
         ...
 
+    def check_time(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        """See that a request could be answered in time, before its body is read.
+
+        Raises:
+            EngineBusy.
+        """
+        ...
+
 
 class Gate:
     """Wraps an application."""
@@ -118,6 +126,7 @@ class Gate:
         most = self._settings.bounds.file_bytes if streamed else self._most
         if (length := headers.get(b"content-length")) is not None and int(length) > most:
             raise too_large(most)
+        self._state.check_time(scope["path"], headers)
 
     def _steady(self, receive: Receive) -> Receive:
         """Its parts have to come one after another without long pauses."""
@@ -270,7 +279,8 @@ def error_response(error: SnapjudgeError, request_id: str) -> tuple[int, list[tu
     wait = error.retry_after if isinstance(error, EngineBusy) else None
     if wait is not None:
         headers += [(b"retry-after", str(max(1, -int(-wait // 1))).encode()), (b"retry-after-ms", str(max(1, round(wait * 1000))).encode())]
-    return error.status, headers, ErrorResponse(error=told_of(error), request_id=request_id).model_dump_json(exclude_defaults=True).encode()
+    body = ErrorResponse(error=told_of(error), request_id=request_id).model_dump_json(exclude_defaults=True).encode()
+    return error.status, [*headers, (b"content-length", str(len(body)).encode())], body
 
 
 def told_of(error: SnapjudgeError) -> ErrorBody:

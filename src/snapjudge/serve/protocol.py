@@ -101,6 +101,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self, status: int, where: str, found: str, expected: str) -> None:
         error = RequestInvalid("the request", [Problem(where, found, expected)])
         _, headers, body = error_response(error, "")
-        lines = [*headers, (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        lines = [*headers, (b"connection", b"close")]
         self.transport.write(b"".join([STATUS_LINE[status], *(b"%s: %s\r\n" % line for line in lines), b"\r\n", body]))
         self.transport.close()

@@ -28,6 +28,8 @@ from snapjudge.serve.tracing import note_results
 from snapjudge.serve.webhooks import Webhooks
 
 _log = logging.getLogger(__name__)
+SURE = 0.65  # of a deadline that a request is let in for: estimates are estimates
+TIMED = frozenset({"/v1/judge", "/v1/guard", "/v1/decisions", "/v1/systemone", "/v1/moderations", "/classify"})  # paths whose refusal is found out by headers
 BYTES_PER_TOKEN = 5  # of English prose; for what is refused before it is read
 
 
@@ -221,14 +223,30 @@ class Service:
             EngineBusy: with all that is on its way, it would not be answered by then; found out before anything is read.
         """
         given = stated_ms if stated_ms is not None else _milliseconds(request.headers.get("x-deadline-ms"))
+        return time.monotonic() + self._in_time(given, request.headers.get("content-length"))
+
+    def check_time(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        """See that a request could be answered in time, by its headers alone: where all hands are full, refusing has to be cheap.
+
+        Raises:
+            EngineBusy.
+        """
+        if path in TIMED and self._judges is not None:
+            self._in_time(_milliseconds(headers.get(b"x-deadline-ms", b"").decode("latin-1")), headers.get(b"content-length", b"").decode("latin-1"))
+
+    def _in_time(self, given: float | None, length: str | None) -> float:
+        """The seconds that a request has.
+
+        Raises:
+            EngineBusy: with all that is on its way, it would not be answered by then.
+        """
         seconds = (given if given is not None else self.settings.deadline_ms) / 1000
-        host = self.judges.generalist.host
-        needed = host.seconds_until_done(int(request.headers.get("content-length") or 0) // BYTES_PER_TOKEN)
-        if needed > seconds:
-            wait = needed - seconds
+        needed = self.judges.generalist.host.seconds_until_done(int(length or 0) // BYTES_PER_TOKEN)
+        if needed > seconds * SURE:
+            wait = needed - seconds * SURE
             reason = f"with all that waits it would be done in {needed:.3f} s, and the deadline is in {seconds:.3f} s"
             raise EngineBusy(reason, hint=f"try again in {wait:.3f} s", retry_after=wait)
-        return time.monotonic() + seconds
+        return seconds
 
     def timings(self, request: Request, spent: Spent) -> Timings:
         """How long a request took so far, and what of it in the engines; what it took is counted."""
@@ -276,7 +294,7 @@ def _loading() -> EngineDown:
 
 
 def _milliseconds(text: str | None) -> float | None:
-    if text is None:
+    if not text:
         return None
     try:
         value = float(text)
