@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-serve bench-serve-memory attack clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train, prove and ask a judge on the shipped examples, offline"
 	@echo "make test   everything CI runs: style, types, import contracts, tests"
 	@echo "make check  style, types and import contracts only"
+	@echo "make bench-serve  measure a server under load: latency, throughput, ten times too much; make bench-serve-memory: its memory over 200,000 requests"
+	@echo "make attack  20,000 generated requests against a server, and 200 kills under load"
 	@echo "make bench  measure speed and quality (needs the labelled data beside the project; see benchmarks/README.md)"
 
 $(VENV)/run: pyproject.toml constraints.txt
@@ -38,6 +40,16 @@ test: check
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.run
+
+bench-serve: $(VENV)/dev
+	$(BIN)/python -m benchmarks.serve
+
+bench-serve-memory: $(VENV)/dev
+	$(BIN)/python -m benchmarks.serve_memory
+
+attack: $(VENV)/dev
+	$(BIN)/python -m benchmarks.attack_schema
+	$(BIN)/python -m benchmarks.attack_kill
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

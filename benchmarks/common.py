@@ -177,13 +177,15 @@ class Lines(Silent):
         print(text, flush=True)
 
 
-def record(name: str, result: dict[str, Any], command: str) -> None:
-    """Write a result with the machine, the date and the command that gives it; print it too."""
+def record(name: str, result: dict[str, Any], command: str) -> dict[str, Any]:
+    """Write a result with the machine, the date and the command that gives it; print it too; all that was written."""
     RESULTS.mkdir(exist_ok=True)
     head = {"command": command, "date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), "threads": torch.get_num_threads()}
-    text = json.dumps({**head, "versions": versions(), "revision": revision(), **result}, indent=2) + "\n"
+    whole = {**head, "versions": versions(), "revision": revision(), **result}
+    text = json.dumps(whole, indent=2) + "\n"
     (RESULTS / f"{name}.json").write_text(text)
     print(text)
+    return whole
 
 
 def between(text: str, mark: str, new: str) -> str:

@@ -4,22 +4,25 @@ python -m benchmarks.serve [--precision bfloat16] [--seconds 60]      (make benc
 """
 
 import asyncio
-import json
 import random
-import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from benchmarks.common import arguments, record
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader
+
+from benchmarks.common import RESULTS, arguments, record
 from benchmarks.load import Loaded, closed_loop, open_loop, percentile, request_of
 from snapjudge.core.precision import Precision
 from snapjudge.live.host import Host, HostTerms
 from snapjudge.live.judges import LiveJudges
 from snapjudge.model.hub import load_prompt_rules
 from snapjudge.model.prompt import Content, content_windows
+from snapjudge.pages.pictures import shares
+from snapjudge.testing import serving_process
 
 JUDGES = ("toxicity", "unsafe_prompt", "prompt_injection", "pii", "tone", "sexism")
 CLIENTS, TOKENS = 4, 128
@@ -44,31 +47,11 @@ def requests(seed: int, deadline_ms: float | None = None) -> Iterator[bytes]:
 
 
 @contextmanager
-def server(precision: str) -> Iterator[tuple[str, int]]:
-    """A server of its own process; its address once it is ready."""
-    command = [sys.executable, "-m", "snapjudge.cli", "serve", *JUDGES, "--port", "0", "--json", "--precision", precision]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        told = ""
-        while process.stdout is not None and not told.rstrip().endswith("}"):
-            told += process.stdout.readline()
-        host, port = json.loads(told)["address"].removeprefix("http://").split(":")
-        asyncio.run(_ready(host, int(port)))
-        yield host, int(port)
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-async def _ready(host: str, port: int) -> None:
-    while True:
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        status = (await reader.read()).split(b" ")[1]
-        writer.close()
-        if status == b"200":
-            return
-        await asyncio.sleep(0.1)
+def server(precision: str, judges: Sequence[str] = JUDGES) -> Iterator[tuple[str, int, int]]:
+    """A server of its own process; its address and number once it is ready."""
+    with tempfile.TemporaryDirectory() as folder, serving_process(*judges, "--precision", precision, "--data", folder) as (process, address):
+        host, port = address.removeprefix("http://").split(":")
+        yield host, int(port), process.pid
 
 
 async def engine_rate(live: LiveJudges, count: int, seed: int) -> float:
@@ -120,7 +103,7 @@ async def measured(host: str, port: int, precision: str, rounds: int, count: int
             "per_second": served.rate,
             **{f"p{round(share * 100)}_ms": percentile(served.accepted, share) for share in (0.5, 0.95, 0.99)},
             "outside_engine": outside(served),
-            "latencies_ms": [round(1000 * value, 2) for value in sorted(served.accepted)][:: max(1, len(served.accepted) // 200)],
+            "latencies_ms": _sample(served.accepted),
         },
         "engine_per_second": own,
         "throughput_over_engine": served.rate / own,
@@ -132,22 +115,44 @@ async def measured(host: str, port: int, precision: str, rounds: int, count: int
             "accepted_per_second": over.rate,
             **{f"accepted_p{round(share * 100)}_ms": percentile(over.accepted, share) for share in (0.5, 0.95, 0.99)},
             **{f"refused_p{round(share * 100)}_ms": percentile(over.refused, share) for share in (0.5, 0.95, 0.99)},
+            "accepted_ms": _sample(over.accepted),
+            "refused_ms": _sample(over.refused),
         },
         "cost": {
             "machine_dollars_per_hour": MACHINE_DOLLARS,
             "verdicts_per_second": served.rate * len(JUDGES),
             "dollars_per_1000_verdicts": dollars,
             "llm_dollars_per_1000_verdicts": LLM_DOLLARS,
+            "llm_seconds": LLM_SECONDS,
             "cheaper": LLM_DOLLARS / dollars,
             "faster": LLM_SECONDS / (percentile(served.accepted, 0.5) / 1000),
         },
     }
 
 
+def _sample(seconds: Sequence[float]) -> list[float]:
+    """About two hundred of them in milliseconds, evenly from the smallest to the largest, the last among them."""
+    ordered = sorted(seconds)
+    return [round(1000 * ordered[round(at * (len(ordered) - 1) / 200)], 2) for at in range(201)] if ordered else []
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """The report of a run."""
+    loader = ChoiceLoader([PackageLoader("snapjudge.pages", "."), FileSystemLoader(Path(__file__).parent)])
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    over = told["overload"]
+    pictures = [
+        shares("Four clients in a closed loop", "milliseconds", {"answers": told["closed_loop"]["latencies_ms"]}, marks=[50.0]),
+        shares("Ten times the load: accepted", "milliseconds", {"answers": over["accepted_ms"]}, marks=[over["deadline_ms"]]),
+        shares("Ten times the load: refused", "milliseconds", {"refusals": over["refused_ms"]}, marks=[20.0]),
+    ]
+    return environment.get_template("serve.html.j2").render(told=told, pictures=pictures) + "\n"
+
+
 def main() -> None:
     """Measure and record."""
     options = arguments(__doc__ or "", precision="bfloat16", rounds=3, count=400, seconds=60.0)
-    with server(options.precision) as (host, port):
+    with server(options.precision) as (host, port, _):
         found = asyncio.run(measured(host, port, options.precision, options.rounds, options.count, options.seconds))
     loop, over = found["closed_loop"], found["overload"]
     rows = [
@@ -162,7 +167,9 @@ def main() -> None:
     for name, value, target, met in rows:
         print(f"{name:<36} {value:>12}  {target:<12} {'' if met else 'missed'}")
     told = [dict(zip(("measure", "found", "target", "met"), row, strict=True)) for row in rows]
-    record("serve", {"precision": options.precision, **found, "rows": told}, "python -m benchmarks.serve")
+    whole = record("serve", {"precision": options.precision, **found, "rows": told}, "python -m benchmarks.serve")
+    (RESULTS / "serve.html").write_text(page(whole))
+    print(f"the report: {RESULTS / 'serve.html'}")
 
 
 if __name__ == "__main__":

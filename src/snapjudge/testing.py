@@ -9,9 +9,13 @@
 The decoders know nothing; they are for checking plumbing and equality, never quality.
 """
 
+import json
 import random
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,3 +147,45 @@ def serving(settings: "ServeSettings", *, patience: float = 120.0) -> Iterator[s
     finally:
         server.stop()
         thread.join(patience)
+
+
+@contextmanager
+def serving_process(*arguments: str, patience: float = 120.0) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """`snapjudge serve` in a process of its own, on a free port; gives it and its address once the judges answer.
+
+    It is told to stop at the end, if it still runs.
+
+    Raises:
+        ServeFailed: it ended before, or did not answer in time.
+    """
+    from snapjudge.errors import ServeFailed  # noqa: PLC0415
+
+    command = [sys.executable, "-m", "snapjudge.cli", "serve", *arguments, "--port", "0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603 - our own
+    try:
+        told, until = "", time.monotonic() + patience
+        while process.stdout is not None and not told.rstrip().endswith("}"):
+            line = process.stdout.readline()
+            if not line:
+                raise ServeFailed(f"the server ended with {process.wait()}", hint=" ".join(command))
+            told += line
+        address = str(json.loads(told)["address"])
+        while not _ready(address):
+            if time.monotonic() > until or process.poll() is not None:
+                raise ServeFailed("the server is not ready", hint=" ".join(command))
+            time.sleep(0.02)
+        yield process, address
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/readyz", timeout=10) as response:  # noqa: S310 - our own server's
+            return bool(response.status == 200)
+    except OSError:
+        return False

@@ -5,8 +5,6 @@ import hmac
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -24,7 +22,7 @@ from snapjudge.serve.keys import new_entry, write_entries
 from snapjudge.store.records import batches, calls, observations
 from snapjudge.store.records.database import FILE, Database, migrate
 from snapjudge.store.records.tables import metadata
-from snapjudge.testing import serving
+from snapjudge.testing import serving, serving_process
 from tests.serve.conftest import settings_for
 
 pytestmark = pytest.mark.flow
@@ -237,24 +235,11 @@ def test_files_are_bounded_and_everything_is_its_keys_own(tmp_path):
             http.close()
 
 
-SERVER = [sys.executable, "-m", "snapjudge.cli", "serve", "toxicity", "--port", "0", "--json", "--processes", "1"]
-
-
-def started(folder):
-    process = subprocess.Popen([*SERVER, "--data", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    told = ""
-    while not told.rstrip().endswith("}"):
-        told += process.stdout.readline()
-    address = json.loads(told)["address"]
-    until(lambda: httpx.get(f"{address}/readyz").status_code == 200)
-    return process, address
-
-
 def test_what_was_acknowledged_before_a_kill_is_judged_once_after_it(tmp_path):
     acknowledged, batch = set(), None
+    server = ("toxicity", "--processes", "1", "--data", str(tmp_path / "d"))
     for turn in range(4):
-        process, address = started(tmp_path / "d")
-        with httpx.Client(base_url=address, timeout=20) as http:
+        with serving_process(*server) as (process, address), httpx.Client(base_url=address, timeout=20) as http:
             if batch is None:
                 body = "\n".join(json.dumps({"id": n, "output": f"{NICE} number {n} " * 10}) for n in range(300))
                 batch = http.post("/v1/batches", json={"file": http.post("/v1/files", content=body).json()["file"], "judges": ["toxicity"]}).json()["batch"]
@@ -268,10 +253,7 @@ def test_what_was_acknowledged_before_a_kill_is_judged_once_after_it(tmp_path):
                 assert found.status_code == 202
                 time.sleep(0.005)
                 acknowledged |= set(found.json()["observations"])
-        process.wait(20)
-        process.stdout.close()
-    process, address = started(tmp_path / "d")
-    with httpx.Client(base_url=address, timeout=20) as http:
+    with serving_process(*server) as (process, address), httpx.Client(base_url=address, timeout=20) as http:
         until(lambda: http.get(f"/v1/batches/{batch}").json()["state"] == "done", 120)
         lines = http.get(f"/v1/batches/{batch}/results").text.splitlines()
         assert [json.loads(line)["id"] for line in lines] == [str(n) for n in range(300)]
@@ -288,9 +270,7 @@ def test_what_was_acknowledged_before_a_kill_is_judged_once_after_it(tmp_path):
     given = [one["id"] for one in record]
     assert len(given) == len(set(given))
     assert all(one["state"] == "judged" for one in record)
-    process.terminate()
-    assert process.wait(60) == 0
-    process.stdout.close()
+    assert process.returncode == 0
 
 
 def test_the_steps_lead_to_the_tables(tmp_path):

@@ -343,3 +343,19 @@ def test_protect_invokes_local_and_central_stages(tmp_path):
         for forged in (token[:-2] + "AA", "a.b.c", ".." + token.rpartition(".")[2]):
             assert httpx.get(f"{address}/current_user", headers={"authorization": f"Bearer {forged}"}).status_code == 401
         assert httpx.post(f"{address}/login/api_key", json={"api_key": "sj_wrong"}).status_code == 401
+
+
+def test_questions_that_cannot_be_are_refused_and_a_fault_of_ours_has_the_body_of_every_refusal(server, monkeypatch):
+    choice = {"type": "choice", "instructions": "Which?", "choices": [{"value": ""}, {"value": "b"}]}
+    levels = {"type": "score", "instructions": "How much?", "levels": [{"label": "a"}, {"label": "a"}]}
+    for question in (choice, levels):
+        found = httpx.post(f"{server}/v1/decisions", json={"model": "snapjudge", "input": "a text", "questions": [question]})
+        assert (found.status_code, found.json()["error"]["code"]) == (422, "request_invalid"), found.text
+
+    async def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("snapjudge.serve.wires.decisions.put", broken)
+    good = {"type": "predicate", "instructions": "Is it a text?"}
+    found = httpx.post(f"{server}/v1/decisions", json={"model": "snapjudge", "input": "a text", "questions": [good]}, headers={"x-request-id": "mine"})
+    assert (found.status_code, found.json()["error"]["code"], found.json()["request_id"]) == (500, "internal", "mine")

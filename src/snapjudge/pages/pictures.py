@@ -98,6 +98,27 @@ def costs(title: str, lines: Mapping[str, Sequence[Point]], *, mark: float) -> M
     return _frame(title, "texts a day", "", [f"{top * v:,.0f}" for v in parts], body, "", [f"{far * v:,.0f}" for v in parts])
 
 
+def shares(title: str, x_label: str, values: Mapping[str, Sequence[float]], *, marks: Sequence[float] = (), note: str = "") -> Markup:
+    """Which share of some values lies below each; dots at the 50th, 95th and 99th percentile, `marks` are places on the x axis."""
+    far = 1.05 * max([value for some in values.values() for value in some] + [*marks, 1e-9])
+    body = [
+        f'<line x1="{_x(mark / far):.1f}" x2="{_x(mark / far):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="var(--bad)" stroke-dasharray="4 3"/>' for mark in marks
+    ]
+    for (name, some), colour in zip(values.items(), _COLOURS, strict=False):
+        ordered = sorted(some)
+        points = [(value / far, (place + 1) / len(ordered)) for place, value in enumerate(ordered)]
+        path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in points)
+        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"><title>{escape(name)}</title></polyline>')
+        for share in (0.5, 0.95, 0.99):
+            value = ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+            told = f"{name}: {100 * share:g} % below {value:.3g}"
+            body.append(f'<circle cx="{_x(value / far):.1f}" cy="{_y(share):.1f}" r="3.5" fill="{colour}"><title>{escape(told)}</title></circle>')
+    if len(values) > 1:
+        body.append(_legend(list(values)))
+    parts = (0, 0.25, 0.5, 0.75, 1)
+    return _frame(title, x_label, "share below", [f"{v:g}" for v in parts], body, note, [f"{far * v:,.0f}" for v in parts])
+
+
 def bars(title: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
     """Counts as stacked shares, one bar a row, each part labelled where it is wide enough."""
     left, right, step, top = 120, 640, 26, 44

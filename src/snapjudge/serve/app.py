@@ -13,7 +13,7 @@ from snapjudge.errors import RequestInvalid, SnapjudgeError
 from snapjudge.serve import guarding, health, native, streaming
 from snapjudge.serve.bodies import describe, problems_of
 from snapjudge.serve.deferred import batches, files, observations, reviews
-from snapjudge.serve.gate import Gate, error_response, no_such_path, wrong_method
+from snapjudge.serve.gate import Gate, error_response, fault, no_such_path, wrong_method
 from snapjudge.serve.proxy import routes as proxy
 from snapjudge.serve.service import Service
 from snapjudge.serve.settings import ServeSettings
@@ -71,6 +71,7 @@ def make_routes(service: Service) -> FastAPI:
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(Exception, _fault)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
@@ -83,6 +84,11 @@ async def _known(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return _response(request, RequestInvalid("the request", problems_of(error.errors()), hint="GET /openapi.json tells what each path takes"))
+
+
+async def _fault(request: Request, _: Exception) -> Response:
+    """A fault of ours: the gate logs it, for it is raised again."""
+    return _response(request, fault())
 
 
 async def _plain(request: Request, error: Exception) -> Response:

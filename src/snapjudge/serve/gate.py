@@ -102,7 +102,7 @@ class Gate:
             answer.status = LEFT
         except Exception:  # a fault of ours: the caller hears that there was one, the log has it
             _log.exception("a request failed", extra={"request_id": answer.request_id, "path": scope["path"]})
-            await self._refuse(answer, _fault())
+            await self._refuse(answer, fault())
         return body
 
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], *, streamed: bool = False) -> None:
@@ -199,6 +199,8 @@ class Gate:
         """Send an error, unless an answer has begun."""
         self._metrics.refused.labels(error.code).inc()
         answer.code = error.code
+        if answer.complete:
+            return
         if answer.begun:
             raise ConnectionError
         status, headers, body = error_response(error, answer.request_id)
@@ -330,7 +332,8 @@ def _problem(path: str, found: str, expected: str, *, status: int = 422) -> Requ
     return error
 
 
-def _fault() -> SnapjudgeError:
+def fault() -> SnapjudgeError:
+    """What callers are told of a fault of ours."""
     error = SnapjudgeError("the server failed on this request", hint="the server's log has the details under this request's id")
     error.code, error.status = "internal", 500
     return error

@@ -226,13 +226,13 @@ class Service:
         return time.monotonic() + self._in_time(given, request.headers.get("content-length"))
 
     def check_time(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        """See that a request could be answered in time, by its headers alone: where all hands are full, refusing has to be cheap.
+        """See that a request could be answered in time, by what waits already: where all hands are full, refusing has to be cheap.
 
         Raises:
             EngineBusy.
         """
         if path in TIMED and self._judges is not None:
-            self._in_time(_milliseconds(headers.get(b"x-deadline-ms", b"").decode("latin-1")), headers.get(b"content-length", b"").decode("latin-1"))
+            self._in_time(_milliseconds(headers.get(b"x-deadline-ms", b"").decode("latin-1")), None)
 
     def _in_time(self, given: float | None, length: str | None) -> float:
         """The seconds that a request has.

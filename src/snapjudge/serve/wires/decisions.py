@@ -16,7 +16,7 @@ from snapjudge.errors import InputInvalid
 from snapjudge.live.judging import Spent
 from snapjudge.serve.bodies import answered, read_body, takes
 from snapjudge.serve.wires.material import Material, of_messages, text_of_parts
-from snapjudge.serve.wires.questions import expected_level, first_probability, level_confidence, put
+from snapjudge.serve.wires.questions import expected_level, first_probability, level_confidence, put, question_of
 
 router = APIRouter(tags=["openai"])
 Parts = str | list[Any]
@@ -105,14 +105,14 @@ class Decision(Frozen):
 def _asked(question: Predicate | Choice | Score) -> OpenQuestion:
     text, name = text_of_parts(question.instructions).strip() or "Is it true?", question.name or ""
     if isinstance(question, Predicate):
-        return OpenQuestion(instructions=text, name=name)
+        return question_of(instructions=text, name=name)
     if isinstance(question, Choice):
         options = _option_texts(question.choices)
         meanings = {option: one.description for option, one in zip(options, question.choices, strict=True) if one.description}
-        return OpenQuestion(instructions=text, type="choice", options=options, meanings=meanings, name=name)
+        return question_of(instructions=text, type="choice", options=options, meanings=meanings, name=name)
     labels = tuple(one.label for one in question.levels)
     meanings = {one.label: one.description for one in question.levels if one.description}
-    return OpenQuestion(instructions=text, type="score", options=labels, meanings=meanings, name=name)
+    return question_of(instructions=text, type="score", options=labels, meanings=meanings, name=name)
 
 
 def _option_texts(choices: Sequence[ChoiceOption]) -> tuple[str, ...]:

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
+from pydantic import ValidationError
 
 from snapjudge.core.api import Answer, Item, ItemAnswers
 from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import JudgeUnknown
 from snapjudge.live.judging import Asked, Spent
 from snapjudge.live.roster import Loaded, fits
+from snapjudge.serve.bodies import invalid
 from snapjudge.serve.service import Service, caller_of, service_of
 from snapjudge.serve.wires.material import Material
 
@@ -24,6 +27,18 @@ class Answered:
     answers: tuple[Answer, ...]
     spent: Spent
     model: str
+
+
+def question_of(**fields: Any) -> OpenQuestion:
+    """A foreign question as one of ours.
+
+    Raises:
+        RequestInvalid: it cannot be one, for an option without a name, or the same one twice.
+    """
+    try:
+        return OpenQuestion(**fields)
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 async def put(request: Request, material: Material, model: str, questions: Sequence[OpenQuestion]) -> Answered:

@@ -12,7 +12,7 @@ from snapjudge.core.question import OpenQuestion
 from snapjudge.errors import InputInvalid, Problem, RequestInvalid
 from snapjudge.serve.bodies import answered, read_body, takes
 from snapjudge.serve.wires.material import of_json
-from snapjudge.serve.wires.questions import expected_level, first_probability, level_confidence, put
+from snapjudge.serve.wires.questions import expected_level, first_probability, level_confidence, put, question_of
 
 router = APIRouter(tags=["typesafe"])
 Content = str | dict[str, Any] | list[Any]
@@ -97,14 +97,14 @@ def _asked(name: str, question: Noul | Choice | Score) -> OpenQuestion | None:
     if isinstance(question, Noul):
         yes = _text(question.criteria.true) if question.criteria is not None else ""
         asked = _text(question.instructions) or yes
-        return OpenQuestion(instructions=asked, rewordings=(yes,) if yes and yes != asked else (), name=name)
+        return question_of(instructions=asked, rewordings=(yes,) if yes and yes != asked else (), name=name)
     if len(question.criteria) == 1:
         return None
     if isinstance(question, Choice):
         meanings = {option: _text(told) for option, told in question.criteria.items() if told is not None}
-        return OpenQuestion(instructions=text, type="choice", options=tuple(question.criteria), meanings=meanings, name=name)
+        return question_of(instructions=text, type="choice", options=tuple(question.criteria), meanings=meanings, name=name)
     levels = tuple(f"level_{level}" for level in range(len(question.criteria)))
-    return OpenQuestion(instructions=text, type="score", options=levels, meanings=dict(zip(levels, map(_text, question.criteria), strict=True)), name=name)
+    return question_of(instructions=text, type="score", options=levels, meanings=dict(zip(levels, map(_text, question.criteria), strict=True)), name=name)
 
 
 def _told(name: str, question: Noul | Choice | Score, found: Answer | None) -> dict[str, Any]:
