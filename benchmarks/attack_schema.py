@@ -16,6 +16,7 @@ from benchmarks.common import arguments, record
 from snapjudge.testing import serving_process
 
 DELIBERATE = {503: ("engine_down", "draining"), 504: ("deadline_missed",)}
+FEW = 20  # different requests that a path has at the most, where more make no sense
 JUDGES = ("toxicity", "tone", "prompt_injection")
 
 
@@ -46,20 +47,26 @@ def _operation(found: Any) -> Any:
 
 
 def attack(address: str, cases: int) -> tuple[Attack, int]:
-    """Send about so many requests, as many to each path and method; and to how many."""
+    """Send at least so many requests, as many to each path and method as differ; and to how many."""
     own = Attack()
     operations: list[Any] = [_operation(found) for found in schemathesis.openapi.from_url(f"{address}/openapi.json").get_all_operations()]
-    each = settings(
-        max_examples=-(-cases // len(operations)),
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    for number, operation in enumerate(operations, 1):
-        before = sum(own.statuses.values())
-        each(given(case=operation.as_strategy())(own.one))()
-        print(f"{number}/{len(operations)} {operation.label}: {sum(own.statuses.values()) - before} requests, {len(own.wrong)} wrong so far", flush=True)
+    left = operations
+    while sum(own.statuses.values()) < cases and left:
+        each = settings(
+            max_examples=-(-(cases - sum(own.statuses.values())) // len(left)),
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        )
+        more = []
+        for operation in left:
+            before = sum(own.statuses.values())
+            each(given(case=operation.as_strategy())(own.one))()
+            sent = sum(own.statuses.values()) - before
+            more += [operation] if sent > FEW else []
+            print(f"{operation.label}: {sent} requests, {len(own.wrong)} wrong so far", flush=True)
+        left = more
     return own, len(operations)
 
 

@@ -337,3 +337,48 @@ def test_entries_hide_their_keys():
     assert key not in str(entry)
     assert isinstance(KeyEntry.model_validate(entry.model_dump()), KeyEntry)
     assert RequestInvalid.status == 422
+
+
+def test_names_of_judges_that_lead_nowhere_are_not_found(server):
+    for name in ("~nobody_at_all/x", "~\u00ef", "x" * 4000, "a/" * 1500, "\x00", "../../../etc", "tone@99", "."):
+        found = httpx.post(f"{server}/v1/judges", json={"judge": name})
+        assert (found.status_code, found.json()["error"]["code"]) in ((404, "bundle_not_found"), (422, "request_invalid")), (name[:20], found.text)
+
+
+def test_tls_is_spoken_where_there_is_a_certificate_and_other_origins_are_told_nothing(tmp_path):
+    import shutil
+    import ssl
+
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+        "-keyout",
+        key,
+        "-out",
+        chain,
+        *subject,
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.create_default_context(cafile=str(chain))
+    with serving(settings_for(judges=("toxicity",), certificate=chain, private_key=key)) as address, httpx.Client(verify=context) as http:
+        assert address.startswith("https://")
+        found = http.post(f"{address}/v1/judge", json={"inputs": {"output": "hi"}, "judges": ["toxicity"]}, headers={"origin": "https://elsewhere.example"})
+        assert found.status_code == 200
+        assert "access-control-allow-origin" not in found.headers
+        asked = http.options(f"{address}/v1/judge", headers={"origin": "https://elsewhere.example", "access-control-request-method": "POST"})
+        assert asked.status_code == 405
+        assert "access-control-allow-origin" not in asked.headers
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(address.replace("https", "http"))

@@ -84,8 +84,12 @@ def find_bundle(name: str | Path, roots: Sequence[Path] | None = None) -> Path:
     Raises:
         BundleNotFound: saying where it was looked for.
     """
-    path = Path(name).expanduser()
-    if (path / MANIFEST).is_file():
+    try:
+        path = Path(name).expanduser()
+        there = (path / MANIFEST).is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a home of nobody
+        raise BundleNotFound(f"{str(name)[:200]!r} is no path: {error}", hint="a name such as tone@3, or a bundle's folder", received=str(name)[:200]) from None
+    if there:
         return path
     if path.is_dir() and (newest := newest_version(path)):
         return path / str(newest)

@@ -37,7 +37,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = FileLock(folder / f"{FILE}.lock")
             try:
                 self._lock.acquire(blocking=False)
