@@ -338,3 +338,17 @@ def test_texts_unlike_those_that_a_judge_was_calibrated_on_are_told(tmp_path):
     assert [one.answers[0].flags.out_of_distribution for one in found] == [*expected, False]
     assert [one.answers[0].flags.out_of_distribution for one in again] == [*expected, False]
     assert found[3].answers[0].flags.windowed
+
+
+def test_a_content_that_is_too_long_is_an_abstention_and_the_others_go_on():
+    async def work():
+        live = await started("toxicity", longest=600)
+        try:
+            found, _ = await live.ask([Item(inputs={"output": "word " * 2000}), Item(inputs={"output": "word " * 500})], ["toxicity"])
+            return found
+        finally:
+            await live.close()
+
+    long, short = run(work())
+    assert long.answers[0].abstention.code == "content_too_long"
+    assert short.answers[0].abstention is None

@@ -21,6 +21,7 @@ OpenOption = Annotated[bool, typer.Option("--open", help="serve an address other
 CertificateOption = Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM)")]
 PrivateKeyOption = Annotated[Path | None, typer.Option(help="its private key (PEM)")]
 BodyOption = Annotated[float, typer.Option(min=0.001, help="megabytes a request may have")]
+TokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="tokens one content may have; a longer one is an abstention")]
 DrainOption = Annotated[float, typer.Option(min=0, help="seconds that running requests have once the server is told to stop")]
 NoticeOption = Annotated[float, typer.Option(min=0, help="seconds for which /readyz says 503 before a stopping server takes nothing more")]
 LogTextOption = Annotated[bool, typer.Option("--log-text", help="write the texts of requests to the log")]
@@ -50,6 +51,7 @@ def serve(
     private_key: PrivateKeyOption = None,
     deadline: Annotated[float, typer.Option(min=0.001, help="seconds, of requests that state none")] = 10.0,
     body_mb: BodyOption = 2.0,
+    max_tokens: TokensOption = 131_072,
     drain: DrainOption = 30.0,
     notice: NoticeOption = 0.0,
     log_text: LogTextOption = False,
@@ -71,7 +73,7 @@ def serve(
             traces=traces,
             judges=tuple(judges or ours),
             aliases=_aliases(alias),
-            engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes},
+            engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes, "longest": max_tokens},
             deadline_ms=deadline * 1000,
             host=host,
             port=port,
@@ -110,6 +112,7 @@ def proxy(
     certificate: CertificateOption = None,
     private_key: PrivateKeyOption = None,
     body_mb: BodyOption = 20.0,
+    max_tokens: TokensOption = 131_072,
     drain: DrainOption = 30.0,
     notice: NoticeOption = 0.0,
     log_text: LogTextOption = False,
@@ -133,7 +136,7 @@ def proxy(
             traces=traces,
             judges=tuple(dict.fromkeys(aliases.get(name, name) for name in state_of(read).judges)),
             aliases=aliases,
-            engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes},
+            engine={"backbone": backbone, "precision": precision, "device": device, "processes": processes, "longest": max_tokens},
             upstream={"url": upstream, "policy": read, "key_env": key_env, "passed": tuple(passed or ("/models",))},
             host=host,
             port=port,

@@ -48,6 +48,7 @@ class HostTerms(Frozen):
     cache_bytes: int = Field(default=1 << 28, ge=1, description="budget of each process's content cache")
     adapter_bytes: int = Field(default=3 << 29, ge=1, description="budget of each process's adapters")
     limits: Limits = Limits(step_tokens=1024, gather=0.01)
+    longest: int = Field(default=131_072, ge=1, description="tokens of one content, over all its windows; a longer one is an abstention")
     open_questions: bool = Field(default=True, description="whether the learned questions are read at the start")
 
     @property

@@ -14,7 +14,7 @@ from snapjudge.core.example import check_inputs, length_of
 from snapjudge.core.judgement import Abstention, judge_of
 from snapjudge.core.metric import INPUT_NAMES, Metric
 from snapjudge.core.question import OpenQuestion
-from snapjudge.errors import EngineBusy, EngineClosed, EngineFailed, SnapjudgeError
+from snapjudge.errors import ContentTooLong, EngineBusy, EngineClosed, EngineFailed, SnapjudgeError
 from snapjudge.generalist import open_judgement, signature
 from snapjudge.live.backing import Backing
 from snapjudge.live.host import Host
@@ -24,6 +24,7 @@ from snapjudge.model.prompt import Content, closing_tokens, content_windows, ren
 from snapjudge.model.prompt_rules import PromptRules
 
 T = TypeVar("T")
+LARGE = 50_000  # characters from which on a content is rendered on a thread of its own
 _WHOLE = (EngineBusy, EngineClosed, EngineFailed)  # what ends a request as a whole, rather than one answer of it
 
 
@@ -176,11 +177,15 @@ async def judge_items(
     """
     spent = Spent()
     answers: list[list[Answer | None]] = [[None] * asked.count for _ in items]
-    groups = [
-        _answered(group, own, spent, deadline, growing)
-        for item, own in zip(items, answers, strict=True)
-        for group in _groups(Rendered(item, inputs_of), asked, own, backings, generalist)
-    ]
+    found: list[tuple[_Group, list[Answer | None]]] = []
+    for item, own in zip(items, answers, strict=True):
+        rendered = Rendered(item, inputs_of)
+        if _characters(item.inputs) > LARGE:  # others' requests must not wait for its tokens
+            some = await asyncio.to_thread(_groups, rendered, asked, own, backings, generalist)
+        else:
+            some = _groups(rendered, asked, own, backings, generalist)
+        found += [(group, own) for group in some]
+    groups = [_answered(group, own, spent, deadline, growing) for group, own in found]
     if len(groups) == 1:
         await groups[0]
     else:
@@ -195,6 +200,7 @@ def _groups(rendered: Rendered, asked: Asked, answers: list[Answer | None], back
         backing = backings[judge.host]
         try:
             content, part = rendered.content(judge, backing.rules)
+            _check_length(content, backing)
         except SnapjudgeError as error:
             answers[place] = Answer.of(name, judge.digest, Abstention.of(judge.judge, error))
             continue
@@ -203,11 +209,32 @@ def _groups(rendered: Rendered, asked: Asked, answers: list[Answer | None], back
         backing = backings[generalist]
         try:
             content = rendered.open_content(generalist, backing.rules)
+            _check_length(content, backing)
         except SnapjudgeError as error:
             answers[place] = Answer.of(question.name or question.instructions, generalist, Abstention.of(signature(backing.name), error))
             continue
         groups.setdefault((generalist, content), _Group(backing, content, ())).questions.append((place, question))
     return list(groups.values())
+
+
+def _characters(value: Any) -> int:
+    """About how long a value's texts are together."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
+
+
+def _check_length(content: Content, backing: Backing) -> None:
+    """See that a content is no longer than may be.
+
+    Raises:
+        ContentTooLong.
+    """
+    most = backing.host.terms.longest
+    if content.tokens > most:
+        raise ContentTooLong(f"a content of {content.tokens:,} tokens, and {most:,} may be", hint="send it in parts, or start the server with --max-tokens")
 
 
 async def _answered(group: _Group, answers: list[Answer | None], spent: Spent, deadline: float | None, growing: Growing | None) -> None:
