@@ -219,21 +219,21 @@ def test_streams_are_stopped_before_the_reader_sees_it_and_the_endpoint_is_left(
     assert chunks[-1].choices[0].finish_reason == "content_filter"
     assert chunks[-1].snapjudge["stages"][-1]["reasons"][0]["ruleset"] == "rude"
     time.sleep(0.3)
-    assert endpoint.sent < 700
+    assert endpoint.sent < len(words(endpoint.says["content"]))
 
 
 def test_a_stream_that_is_fine_comes_as_it_is_written_with_its_usage(client, endpoint):
     endpoint.says = {"content": NICE * 4, "reasoning_content": "First I look at the order. " * 3}
-    began, times, chunks = time.monotonic(), [], []
+    sent, chunks = [], []
     for chunk in ask(client, stream=True, stream_options={"include_usage": True}):
         chunks.append(chunk)
-        times.append(time.monotonic() - began)
+        sent.append(endpoint.sent)
     deltas = [one.choices[0].delta for one in chunks if one.choices]
     assert "".join(one.content or "" for one in deltas) == "".join(words(NICE * 4))
     assert "".join(getattr(one, "reasoning_content", None) or "" for one in deltas) == "".join(words("First I look at the order. " * 3))
     assert chunks[-1].usage.total_tokens == 3
     assert len(chunks) > 4
-    assert times[2] < times[-1] / 2
+    assert sent[2] < sent[-1]  # the endpoint was still writing
 
 
 def test_tool_calls_are_looked_at_once_they_are_whole(client, endpoint):

@@ -122,7 +122,7 @@ class Host:
 
     def seconds_until_done(self, cost: int) -> float:
         """When something of that many tokens would be done if it came now, estimated from all that is on its way."""
-        return min(((one.outstanding + cost) / one.pace for _, one in self._there), default=0.0)
+        return min((one.outstanding / one.pace + cost / one.ready.rate for _, one in self._there), default=0.0)  # what is small takes longer than its tokens
 
     async def load(self, key: str, folder: str, digest: str) -> int:
         """Load a judge in every process; how many tokens its readout has.
