@@ -32,6 +32,7 @@ REMEMBERED = 8192  # contents of which it is known who has read them
 LOOK_EVERY, ANSWERS_WITHIN = 5.0, 30.0  # seconds between looks at a process, and in which it has to answer one
 LONGEST_PAUSE = 30.0  # seconds between two starts of a process that keeps dying
 PATIENCE = 15.0  # seconds that a request without a deadline waits for an engine to come back
+SMALL = 512  # tokens up to which a request takes the time of requests, and not that of its tokens
 DEATHS = 2  # of processes under one request, from which on it is taken for the cause
 
 
@@ -122,7 +123,8 @@ class Host:
 
     def seconds_until_done(self, cost: int) -> float:
         """When something of that many tokens would be done if it came now, estimated from all that is on its way."""
-        return min((one.outstanding / one.pace + cost / one.ready.rate for _, one in self._there), default=0.0)  # what is small takes longer than its tokens
+        small = min(cost, SMALL)
+        return min(((one.outstanding + small) / one.pace + (cost - small) / one.ready.rate for _, one in self._there), default=0.0)
 
     async def load(self, key: str, folder: str, digest: str) -> int:
         """Load a judge in every process; how many tokens its readout has.

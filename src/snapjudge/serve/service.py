@@ -15,6 +15,7 @@ from snapjudge.guard.guarding import Guarded
 from snapjudge.guard.policies import Policies
 from snapjudge.guard.routing import Elsewhere
 from snapjudge.live.escalation import Escalation
+from snapjudge.live.host import SMALL
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Spent
 from snapjudge.serve.deferred.deferred import Deferred, left_behind
@@ -223,7 +224,7 @@ class Service:
             EngineBusy: with all that is on its way, it would not be answered by then; found out before anything is read.
         """
         given = stated_ms if stated_ms is not None else _milliseconds(request.headers.get("x-deadline-ms"))
-        return time.monotonic() + self._in_time(given, request.headers.get("content-length"))
+        return time.monotonic() + self._in_time(given, int(request.headers.get("content-length") or 0))
 
     def check_time(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         """See that a request could be answered in time, by what waits already: where all hands are full, refusing has to be cheap.
@@ -232,16 +233,17 @@ class Service:
             EngineBusy.
         """
         if path in TIMED and self._judges is not None:
-            self._in_time(_milliseconds(headers.get(b"x-deadline-ms", b"").decode("latin-1")), None)
+            length = min(int(headers.get(b"content-length") or 0), SMALL * BYTES_PER_TOKEN)  # what a large body holds is not known before it is read
+            self._in_time(_milliseconds(headers.get(b"x-deadline-ms", b"").decode("latin-1")), length)
 
-    def _in_time(self, given: float | None, length: str | None) -> float:
+    def _in_time(self, given: float | None, length: int) -> float:
         """The seconds that a request has.
 
         Raises:
             EngineBusy: with all that is on its way, it would not be answered by then.
         """
         seconds = (given if given is not None else self.settings.deadline_ms) / 1000
-        needed = self.judges.generalist.host.seconds_until_done(int(length or 0) // BYTES_PER_TOKEN)
+        needed = self.judges.generalist.host.seconds_until_done(length // BYTES_PER_TOKEN)
         if needed > seconds * SURE:
             wait = needed - seconds * SURE
             reason = f"with all that waits it would be done in {needed:.3f} s, and the deadline is in {seconds:.3f} s"
