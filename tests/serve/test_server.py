@@ -27,6 +27,7 @@ from snapjudge.errors import (
     SettingsInvalid,
 )
 from snapjudge.judge import Panel
+from snapjudge.live.host import HostTerms
 from snapjudge.serve.keys import KeyEntry, new_entry, read_entries, write_entries
 from snapjudge.serve.settings import Bounds, ServeSettings
 from snapjudge.testing import serving
@@ -219,7 +220,7 @@ def test_slow_and_flooding_clients_are_let_go_and_others_are_answered():
 
 
 def test_a_client_that_leaves_is_noticed_and_not_answered():
-    with serving(settings_for(judges=("toxicity",))) as address:
+    with serving(settings_for(judges=("toxicity",), engine=HostTerms(processes=1, longest=1 << 20))) as address:
         body = {"judges": ["toxicity"], "inputs": {"output": " ".join(map(str, range(60_000)))}}
         for _ in range(3):
             with pytest.raises(httpx.ReadTimeout):
@@ -382,3 +383,16 @@ def test_tls_is_spoken_where_there_is_a_certificate_and_other_origins_are_told_n
         assert "access-control-allow-origin" not in asked.headers
         with pytest.raises(httpx.HTTPError):
             httpx.get(address.replace("https", "http"))
+
+
+def test_the_page_of_paths_loads_nothing_and_shows_all(server):
+    found = httpx.get(f"{server}/docs")
+    assert found.headers["content-type"].startswith("text/html")
+    page = found.text
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://127.0.0.1", "")
+    assert "https://" not in page
+    for path, methods in httpx.get(f"{server}/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in page
+    assert "curl -X POST 127.0.0.1:8321/v1/judge -d" in page

@@ -99,14 +99,17 @@ def costs(title: str, lines: Mapping[str, Sequence[Point]], *, mark: float) -> M
 
 
 def shares(title: str, x_label: str, values: Mapping[str, Sequence[float]], *, marks: Sequence[float] = (), note: str = "") -> Markup:
-    """Which share of some values lies below each; dots at the 50th, 95th and 99th percentile, `marks` are places on the x axis."""
-    far = 1.05 * max([value for some in values.values() for value in some] + [*marks, 1e-9])
+    """Which share of some values lies below each; dots at the 50th, 95th and 99th percentile, `marks` are places on the x axis.
+
+    The last hundredth of them may lie outside.
+    """
+    far = 1.15 * max([sorted(some)[int(0.99 * (len(some) - 1))] for some in values.values() if some] + [*marks, 1e-9])
     body = [
         f'<line x1="{_x(mark / far):.1f}" x2="{_x(mark / far):.1f}" y1="{_y(0)}" y2="{_y(1)}" stroke="var(--bad)" stroke-dasharray="4 3"/>' for mark in marks
     ]
     for (name, some), colour in zip(values.items(), _COLOURS, strict=False):
         ordered = sorted(some)
-        points = [(value / far, (place + 1) / len(ordered)) for place, value in enumerate(ordered)]
+        points = [(value / far, (place + 1) / len(ordered)) for place, value in enumerate(ordered) if value <= far]
         path = " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in points)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"><title>{escape(name)}</title></polyline>')
         for share in (0.5, 0.95, 0.99):

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from snapjudge import __version__
 from snapjudge.core.api import ErrorResponse
 from snapjudge.errors import RequestInvalid, SnapjudgeError
-from snapjudge.serve import guarding, health, native, streaming
+from snapjudge.serve import api_page, guarding, health, native, streaming
 from snapjudge.serve.bodies import describe, problems_of
 from snapjudge.serve.deferred import batches, files, observations, reviews
 from snapjudge.serve.gate import Gate, error_response, fault, no_such_path, wrong_method
@@ -59,14 +59,14 @@ def make_routes(service: Service) -> FastAPI:
         summary="Single-token judges in front of live traffic.",
         description=_ABOUT,
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         responses={status: {"model": ErrorResponse, "description": told} for status, told in _REFUSALS.items()},
     )
     app.state.service = service
     wires = (decisions, systemone, models, moderations, chat, vllm, litellm, galileo) if service.settings.upstream is None else (proxy,)
-    for part in (native, guarding, streaming, observations, files, batches, reviews, health, *wires):
+    for part in (api_page, native, guarding, streaming, observations, files, batches, reviews, health, *wires):
         app.include_router(part.router)
     app.add_exception_handler(SnapjudgeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
