@@ -188,6 +188,8 @@ class StreamGuard:
 
     def _settled(self, text: str, left: str) -> bool:
         """Whether enough of a text follows what is to be taken out of it."""
+        if not left.startswith(self._given):  # a look let that through: what is wrong came after it, and is not whole yet
+            return False
         same = next((at for at, (own, other) in enumerate(zip(reversed(text), reversed(left), strict=False)) if own != other), min(len(text), len(left)))
         return len(self._ends(text[len(text) - same :])) >= max(self._terms.hold_back, SETTLED)
 
