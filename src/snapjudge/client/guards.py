@@ -15,12 +15,12 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from snapjudge.client.asynchronous import AsyncClient
 from snapjudge.client.synchronous import Client
 from snapjudge.core.api import GuardResponse
+from snapjudge.core.policy_terms import STOPPING
 from snapjudge.errors import Blocked, OptionInvalid
 
 P = ParamSpec("P")
 T = TypeVar("T")
 PolicyLike = str | Mapping[str, Any]
-STOPPING = ("block", "escalate")
 
 
 @dataclass(frozen=True)

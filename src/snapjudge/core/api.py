@@ -1,4 +1,7 @@
-"""What travels between a snapjudge server and its clients: the bodies of the native API, the same values on both sides. Knows nothing of how they travel."""
+"""What travels between a snapjudge server and its clients: the bodies of the native API, the same values on both sides.
+
+One file, for it is one wire. Knows nothing of how they travel.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -101,6 +104,10 @@ class Answer(Frozen):
     nearest: str = Field(default="", description="of an open question: the learned question it is nearest to")
     routed: str = Field(default="", description="why somebody else has answered, or was asked to look: a guard's condition")
     reasoning: Reasoning | None = None
+
+    def unsure(self, below: float | None) -> bool:
+        """Whether its confidence is not enough: below what its judge's promise holds for, or below a confidence that was said."""
+        return self.flags.escalated or (below is not None and self.confidence is not None and self.confidence < below)
 
     @classmethod
     def of(

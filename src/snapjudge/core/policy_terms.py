@@ -9,6 +9,7 @@ from snapjudge.core.frozen import Frozen
 Status = Literal["triggered", "not_triggered", "error", "timeout", "skipped", "paused"]
 ActionType = Literal["allow", "flag", "redact", "steer", "override", "block", "escalate"]
 ENDING: tuple[ActionType, ...] = ("allow", "block", "override", "escalate")  # what ends a stage; the others add to what is decided
+STOPPING: tuple[ActionType, ...] = ("block", "escalate")  # what lets no text through
 STRENGTH: tuple[ActionType, ...] = ("allow", "flag", "steer", "redact", "override", "escalate", "block")
 Condition = Literal["language", "format", "windowed", "out_of_distribution", "low_confidence", "failed"]
 

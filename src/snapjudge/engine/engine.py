@@ -163,11 +163,6 @@ class Engine:
         return not self._closed
 
     @property
-    def rate(self) -> float:
-        """Tokens per second that it computes, measured as it runs."""
-        return self._rate
-
-    @property
     def stats(self) -> EngineStats:
         """What waits and what was done so far."""
         with self._wake:
@@ -272,7 +267,7 @@ class Engine:
     def _gather(self) -> None:
         """Wait a moment for requests that are likely to come, where a step has room for them."""
         began = self._clock()
-        while not self._closed:
+        while self._gathering.hopes and not self._closed:
             waiting, tokens = len({job.request for job in self._jobs.values()}), sum(job.work.cost for job in self._jobs.values())
             left = self._gathering.left(waiting, self._clock() - began)
             if left <= 0 or tokens >= self.limits.step_tokens:

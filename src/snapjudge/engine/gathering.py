@@ -20,6 +20,11 @@ class Gathering:
         self._answered = 0
         self._expected = 0
 
+    @property
+    def hopes(self) -> bool:
+        """Whether anybody is likely to come."""
+        return self._most > 0 and self._expected > 1
+
     def stepped(self, answered: int, waiting: int) -> None:
         """Note that a step ran: how many requests were answered so far, and how many wait now."""
         self._expected = answered - self._answered + waiting
@@ -27,7 +32,7 @@ class Gathering:
 
     def left(self, waiting: int, waited: float) -> float:
         """How long to wait on for company, with so many there after so long."""
-        if self._expected < 2 or not self._most:
+        if not self.hopes:
             return 0.0
         if waiting >= self._expected:
             self._patience = min(self._most, self._patience * GROWS)

@@ -104,8 +104,7 @@ class Asking:
     def _questions(self) -> Iterator[Question]:
         """What is asked, for whoever may be asked instead."""
         for leaf in self._leaves:
-            way = _inputs_of(self._stage) if leaf.reads is None else as_text
-            item = self._item if leaf.reads is None else Item(inputs={"input": text_of(self._item.inputs, leaf.reads)}, source=self._item.source)
+            item, way = _about(self._stage, self._item, leaf.reads)
             deadline = self._began + min(self._most, self._policy.seconds_of(leaf))
             for name, key in zip(leaf.names, leaf.keys, strict=True):
                 judge = self._judges.roster.judges.get(self._judge_of(name))
@@ -126,8 +125,11 @@ def _asking(policy: Policy, stage: Stage) -> list[Rule]:
     return [] if policy.paused else [leaf for leaf in policy.leaves(stage) if not (leaf.keywords or leaf.pattern)]
 
 
-def _inputs_of(stage: Stage) -> InputsOf:
-    return _retrieved if stage == "retrieval" else as_given
+def _about(stage: Stage, item: Item, reads: InputName | None) -> tuple[Item, InputsOf]:
+    """What is judged, and the fields that each judge is given of it: all that it reads at this stage, or one field alone as its text."""
+    if reads is None:
+        return item, _retrieved if stage == "retrieval" else as_given
+    return Item(inputs={"input": text_of(item.inputs, reads)}, source=item.source), as_text
 
 
 @dataclass
@@ -166,10 +168,8 @@ async def _answers(
 ) -> tuple[dict[str, Answer], Spent]:
     """Everybody's answers, by what rules find them by."""
     asked = [judges.asked(group.names, list(group.questions.values())) for group in groups.values()]
-    items = [item if reads is None else Item(inputs={"input": text_of(item.inputs, reads)}, source=item.source) for reads in groups]
-    ways = [_inputs_of(stage) if reads is None else as_text for reads in groups]
-    calls = zip(items, asked, ways, strict=True)
-    found = await asyncio.gather(*(judges.answer([one], who, deadline=deadline, inputs_of=way, growing=growing) for one, who, way in calls))
+    calls = [(who, *_about(stage, item, reads)) for who, reads in zip(asked, groups, strict=True)]
+    found = await asyncio.gather(*(judges.answer([one], who, deadline=deadline, inputs_of=way, growing=growing) for who, one, way in calls))
     spent = Spent()
     answers: dict[str, Answer] = {}
     for reads, ((each,), part) in zip(groups, found, strict=True):

@@ -113,8 +113,7 @@ class Routing:
         if condition == "failed":
             return answer.abstention is not None
         if condition == "low_confidence":
-            unsure = route.below is not None and answer.confidence is not None and answer.confidence < route.below
-            return unsure or answer.flags.escalated
+            return answer.unsure(route.below)
         if condition in ("windowed", "out_of_distribution"):
             return bool(getattr(answer.flags, condition))
         text = "\n".join(

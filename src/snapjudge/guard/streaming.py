@@ -12,7 +12,7 @@ from typing import Any
 
 from snapjudge.core.api import GuardResponse
 from snapjudge.core.policy import STAGE_FIELDS, Policy, Stage
-from snapjudge.core.policy_terms import STRENGTH, Streaming
+from snapjudge.core.policy_terms import STOPPING, STRENGTH, Streaming
 from snapjudge.errors import RequestTooLarge
 from snapjudge.guard.guarding import Guarded, guard
 from snapjudge.guard.routing import Elsewhere
@@ -21,7 +21,7 @@ from snapjudge.live.judging import Growing, Spent
 
 LONGEST = 400_000  # characters of one text
 SETTLED = 8  # tokens behind what is taken out of a text that is being written
-_HOLDING = ("redact", "override", "escalate", "block")  # actions that keep what they are about from the reader
+_HOLDING = ("redact", "override", *STOPPING)  # actions that keep what they are about from the reader
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _SENTENCE = re.compile(r"[.!?]['\")\]]?\s|[\u3002\uff01\uff1f\n]")
 

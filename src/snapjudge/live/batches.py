@@ -5,8 +5,6 @@ off by whoever goes on, so that no record is judged twice in the results and non
 """
 
 import asyncio
-import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,18 +14,18 @@ from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 
-from snapjudge.core.api import Answer, Item, ItemAnswers
+from snapjudge.core.api import Answer, Item
 from snapjudge.core.later import BatchLine, BatchRequest
 from snapjudge.curate.read import Record, records
-from snapjudge.errors import EngineBusy, EngineFailed, JudgeUnknown, NotFound, SnapjudgeError, StorageFailed
+from snapjudge.errors import EngineBusy, EngineFailed, NotFound, SnapjudgeError
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Asked
-from snapjudge.live.later import PAUSE, asked_of, room
+from snapjudge.live.later import asked_of, room
+from snapjudge.live.rounds import PAUSE, Rounds
 from snapjudge.store.files import storage_errors
 from snapjudge.store.records import batches
 from snapjudge.store.records.database import Database
 
-_log = logging.getLogger(__name__)
 TOGETHER = 32  # records between two writes
 LEASE_SECONDS = 120.0
 LOOK_EVERY = 1.0
@@ -42,6 +40,9 @@ class Batches:
         inbox: where `path`s lead to.
         judged: is told all answers.
         told: puts down, in the transaction that ends a batch, whom that is to be told.
+
+    Attributes:
+        wake: says that a batch was made, or goes on.
     """
 
     def __init__(
@@ -49,11 +50,8 @@ class Batches:
     ) -> None:
         self._judges, self._database, self._holder, self._folder, self._inbox = judges, database, holder, folder, inbox
         self._judged, self._told = judged, told
-        self._news = asyncio.Event()
-
-    def wake(self) -> None:
-        """Say that a batch was made, or goes on."""
-        self._news.set()
+        self._rounds = Rounds("batches", self._next, LOOK_EVERY)
+        self.wake = self._rounds.wake
 
     def results(self, number: str) -> Path:
         """The file of a batch's results."""
@@ -80,17 +78,7 @@ class Batches:
     async def run(self) -> None:
         """Work until cancelled; what is not done then is gone on with later."""
         try:
-            while True:
-                self._news.clear()
-                try:
-                    if await self._next():
-                        continue
-                except StorageFailed as error:
-                    _log.error("a batch cannot be written: %s", error)
-                    await asyncio.sleep(PAUSE)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY):
-                        await self._news.wait()
+            await self._rounds.run()
         finally:
             await self._database.write(lambda connection: batches.give_back(connection, self._holder))
 
@@ -137,7 +125,7 @@ class Batches:
         with out:
             left = islice(rows, done, None)
             while some := await asyncio.to_thread(lambda: list(islice(left, TOGETHER))):
-                lines = await self._lines(some, asked)
+                lines = await asyncio.gather(*(self._line(one, asked) for one in some))
                 answers = [answer for line in lines for answer in line.answers]
                 done += len(lines)
                 abstained += sum(one.abstention is not None for one in answers) + sum(bool(line.problem) for line in lines)
@@ -159,9 +147,6 @@ class Batches:
         until = time.time() + LEASE_SECONDS
         return await self._database.write(lambda connection: batches.note(connection, self._holder, number, until, **values))
 
-    async def _lines(self, some: Sequence[Record], asked: Asked) -> list[BatchLine]:
-        return list(await asyncio.gather(*(self._line(one, asked) for one in some)))
-
     async def _line(self, record: Record, asked: Asked) -> BatchLine:
         """One record's answers; it waits for engines for as long as it takes."""
         if record.data is None:
@@ -179,17 +164,11 @@ class Batches:
                 fallen += 1
                 if fallen > 1:
                     return BatchLine(line=record.line, id=item.id, problem=f"{error.code}: {error.message}")
-            except JudgeUnknown:
-                raise
             except EngineBusy:
                 await asyncio.sleep(PAUSE)
             else:
                 self._judged(found.answers)
-                return _line_of(record, found)
-
-
-def _line_of(record: Record, found: ItemAnswers) -> BatchLine:
-    return BatchLine(line=record.line, id=found.id, answers=found.answers)
+                return BatchLine(line=record.line, id=found.id, answers=found.answers)
 
 
 def _item_of(record: Record) -> Item:

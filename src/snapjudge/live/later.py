@@ -4,29 +4,26 @@ Knows nothing of HTTP.
 """
 
 import asyncio
-import contextlib
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from snapjudge.core.api import Answer, Item
 from snapjudge.core.question import OpenQuestion
-from snapjudge.errors import EngineBusy, EngineFailed, JudgeUnknown, SnapjudgeError, StorageFailed
+from snapjudge.errors import EngineBusy, EngineFailed, SnapjudgeError
 from snapjudge.live.judges import LiveJudges
 from snapjudge.live.judging import Asked
+from snapjudge.live.rounds import PAUSE, Rounds
 from snapjudge.store.records import observations, reviews
 from snapjudge.store.records.database import Database
 from snapjudge.store.records.observations import TRIES, Finding, Leased
 
-_log = logging.getLogger(__name__)
 TOGETHER = 16  # leased at once
 LEASE_SECONDS = 120.0
 LOOK_EVERY = 5.0  # seconds between looks at a queue that nobody woke it for
 ROOM = 0.05  # seconds of work ahead of an engine from which on what can wait does
 PATIENCE = 2.0  # seconds that one waits for room, so that busy days do not keep it for ever
 FORGET_EVERY = 600.0
-PAUSE = 1.0  # seconds after the engines or the disk would not
 
 
 def asked_json(judges: LiveJudges, names: Sequence[str], questions: Sequence[OpenQuestion]) -> dict[str, Any]:
@@ -67,6 +64,9 @@ class Later:
         judged: is told all answers.
         keep_texts: whether texts stay in the record once they are judged.
         keep_seconds: for which the record is kept.
+
+    Attributes:
+        wake: says that something came in.
     """
 
     def __init__(
@@ -74,36 +74,24 @@ class Later:
     ) -> None:
         self._judges, self._database, self._holder, self._judged = judges, database, holder, judged
         self._keep_texts, self._keep_seconds = keep_texts, keep_seconds
-        self._news = asyncio.Event()
+        self._rounds = Rounds("observations", self._some, LOOK_EVERY)
         self._forgot = 0.0
-
-    def wake(self) -> None:
-        """Say that something came in."""
-        self._news.set()
+        self.wake = self._rounds.wake
 
     async def run(self) -> None:
         """Judge until cancelled; what is not judged then is given back."""
         try:
-            while True:
-                try:
-                    if not await self._some():
-                        await self._forget()
-                        with contextlib.suppress(TimeoutError):
-                            async with asyncio.timeout(LOOK_EVERY):
-                                await self._news.wait()
-                except StorageFailed as error:
-                    _log.error("observations cannot be put down: %s", error)
-                    await asyncio.sleep(PAUSE)
+            await self._rounds.run()
         finally:
             await self._database.write(lambda connection: observations.give_back(connection, self._holder, tried=False))
 
-    async def _some(self) -> int:
-        """Judge some; how many there were."""
-        self._news.clear()
+    async def _some(self) -> bool:
+        """Judge some; whether there were any."""
         now = time.time()
         leased = await self._database.write(lambda connection: observations.lease(connection, self._holder, TOGETHER, now + LEASE_SECONDS, now))
         if not leased:
-            return 0
+            await self._forget()
+            return False
         tasks = [asyncio.create_task(self._one(one)) for one in leased]
         try:
             found = await asyncio.gather(*tasks)
@@ -118,7 +106,7 @@ class Later:
         if left:
             await self._database.write(lambda connection: observations.give_back(connection, self._holder, left))
             await asyncio.sleep(PAUSE)
-        return len(leased)
+        return True
 
     async def _one(self, leased: Leased) -> Finding | None:
         """What came of one; None where it is to be tried again."""
@@ -131,7 +119,7 @@ class Later:
         except EngineBusy:
             await self._database.write(lambda connection: observations.give_back(connection, self._holder, [leased.id], tried=False))
             return None
-        except (JudgeUnknown, SnapjudgeError, ValueError) as error:
+        except (SnapjudgeError, ValueError) as error:
             told = error.as_dict() if isinstance(error, SnapjudgeError) else {"code": "input_invalid", "message": str(error)}
             return Finding(leased.id, [], told)
         self._judged(found.answers)

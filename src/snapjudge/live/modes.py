@@ -67,5 +67,4 @@ async def _escalated(item: Item, asked: Asked, result: ItemAnswers, escalation: 
 def _unsure(answer: Answer, below: float | None) -> bool:
     if answer.abstention is not None:
         return answer.abstention.code not in ("input_invalid", "input_unreadable")
-    unsure = below is not None and answer.confidence is not None and answer.confidence < below
-    return unsure or answer.flags.escalated or answer.flags.out_of_distribution
+    return answer.unsure(below) or answer.flags.out_of_distribution

@@ -97,8 +97,8 @@ class Worker:
             return load_adapter(bundle.adapter_folder, backbone.linears, backbone.device)
 
         self._engine.load(message.key, read)
-        if bundle.reference is not None:
-            self._references[message.key] = read_reference(bundle.reference)
+        if (reference := bundle.reference) is not None:
+            self._references[message.key] = read_reference(reference)
         self._questions[message.key] = Question(judge.metric, judge.question.readout)
         return len(judge.question.readout.token_ids)
 

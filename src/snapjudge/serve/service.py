@@ -291,6 +291,17 @@ def caller_of(request: HTTPConnection) -> Caller:
     return found
 
 
+async def deferred_of(request: Request) -> tuple[Deferred, Caller]:
+    """What is judged later, for a caller that may observe.
+
+    Raises:
+        KeyForbidden. As `Service.deferred`.
+    """
+    caller = caller_of(request)
+    caller.check("observe")
+    return await service_of(request).deferred(), caller
+
+
 def _loading() -> EngineDown:
     return EngineDown("the judges are being loaded", hint="GET /readyz tells when they answer", retry_after=1.0)
 

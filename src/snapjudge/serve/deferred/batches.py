@@ -15,7 +15,7 @@ from snapjudge.serve.bodies import answered, read_body, takes
 from snapjudge.serve.deferred.deferred import Deferred
 from snapjudge.serve.deferred.observations import at
 from snapjudge.serve.keys import Caller
-from snapjudge.serve.service import Service, caller_of, service_of
+from snapjudge.serve.service import Service, caller_of, deferred_of, service_of
 from snapjudge.store.records import batches
 
 router = APIRouter(tags=["later"])
@@ -41,7 +41,7 @@ async def make_batch(request: Request) -> Response:
 @router.get("/v1/batches", response_model=BatchList, summary="Batches, the newest first")
 async def list_batches(request: Request) -> Response:
     """The last hundred of this key."""
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     rows = await deferred.database.read(lambda connection: batches.newest(connection, caller.name, LISTED))
     return answered(BatchList(batches=tuple(_of(row) for row in rows)))
 
@@ -49,14 +49,14 @@ async def list_batches(request: Request) -> Response:
 @router.get("/v1/batches/{batch}", response_model=Batch, summary="How a batch stands")
 async def show_batch(request: Request, batch: BatchName) -> Response:
     """How far it is, and how long it still needs."""
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     return answered(await _found(deferred, caller, batch))
 
 
 @router.get("/v1/batches/{batch}/results", summary="What was judged so far, as JSON lines", response_class=StreamingResponse)
 async def batch_results(request: Request, batch: BatchName) -> Response:
     """One `BatchLine` for each record, in the file's order. Only what is sure to stay is given."""
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     row = await _row(deferred, caller, batch)
     return StreamingResponse(_first(deferred.batches.results(batch), row.out_bytes), media_type="application/jsonl")
 
@@ -64,7 +64,7 @@ async def batch_results(request: Request, batch: BatchName) -> Response:
 @router.post("/v1/batches/{batch}/cancel", response_model=Batch, summary="Stop a batch")
 async def cancel_batch(request: Request, batch: BatchName) -> Response:
     """What was judged stays, and it can be gone on with."""
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     await _row(deferred, caller, batch)
     now = time.time()
     if not await deferred.database.write(lambda connection: batches.cancel(connection, caller.name, batch, now)):
@@ -76,7 +76,7 @@ async def cancel_batch(request: Request, batch: BatchName) -> Response:
 async def resume_batch(request: Request, batch: BatchName) -> Response:
     """From where it was."""
     service = service_of(request)
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     await _row(deferred, caller, batch)
     await _room(deferred, service, caller)
     if not await deferred.database.write(lambda connection: batches.resume(connection, caller.name, batch)):
@@ -89,7 +89,7 @@ async def resume_batch(request: Request, batch: BatchName) -> Response:
 async def make_schedule(request: Request) -> Response:
     """Each turn makes a batch; turns that were missed while no server ran are made up for by one."""
     service = service_of(request)
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     body = await read_body(request, ScheduleRequest)
     asked = await _checked(service, caller, deferred, body.batch)
     await _room(deferred, service, caller)
@@ -103,22 +103,16 @@ async def make_schedule(request: Request) -> Response:
 @router.get("/v1/schedules", response_model=ScheduleList, summary="Planned batches")
 async def list_schedules(request: Request) -> Response:
     """All of this key."""
-    return answered(await _schedules(*await _deferred(request)))
+    return answered(await _schedules(*await deferred_of(request)))
 
 
 @router.delete("/v1/schedules/{schedule}", status_code=204, summary="Forget a planned batch")
 async def drop_schedule(request: Request, schedule: BatchName) -> Response:
     """Batches that it has made go on."""
-    deferred, caller = await _deferred(request)
+    deferred, caller = await deferred_of(request)
     if not await deferred.database.write(lambda connection: batches.drop_plan(connection, caller.name, schedule)):
         raise NotFound(f"no schedule {schedule!r}", hint="GET /v1/schedules lists them", received=schedule)
     return Response(status_code=204)
-
-
-async def _deferred(request: Request) -> tuple[Deferred, Caller]:
-    caller = caller_of(request)
-    caller.check("observe")
-    return await service_of(request).deferred(), caller
 
 
 async def _checked(service: Service, caller: Caller, deferred: Deferred, body: BatchRequest) -> dict[str, Any]:

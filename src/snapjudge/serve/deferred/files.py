@@ -15,7 +15,7 @@ from snapjudge.core.later import FileList, StoredFile
 from snapjudge.errors import EngineBusy, NotFound, RunConflict
 from snapjudge.serve.bodies import answered
 from snapjudge.serve.deferred.observations import at
-from snapjudge.serve.service import caller_of, service_of
+from snapjudge.serve.service import deferred_of, service_of
 from snapjudge.serve.unpacking import too_large
 from snapjudge.store.files import storage_errors
 from snapjudge.store.records import batches
@@ -29,9 +29,8 @@ _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream
 @router.post("/v1/files", response_model=StoredFile, status_code=201, openapi_extra=_BODY, summary="Store a file")
 async def store_file(request: Request, name: Annotated[str, Query(max_length=200, description="its ending says how it is read")] = "data.jsonl") -> Response:
     """The body is the file, as it is: `curl --data-binary @traffic.jsonl`."""
-    service, caller = service_of(request), caller_of(request)
-    caller.check("observe")
-    deferred = await service.deferred()
+    deferred, caller = await deferred_of(request)
+    service = service_of(request)
     bounds = service.settings.bounds
     if len(await deferred.database.read(lambda connection: batches.newest_files(connection, caller.name, bounds.files))) >= bounds.files:
         raise EngineBusy(f"{bounds.files} files are stored, the most for one key", hint="DELETE /v1/files/{file} makes room", retry_after=60.0)
@@ -52,9 +51,7 @@ async def store_file(request: Request, name: Annotated[str, Query(max_length=200
 @router.get("/v1/files", response_model=FileList, summary="Stored files, the newest first")
 async def list_files(request: Request) -> Response:
     """All of this key."""
-    service, caller = service_of(request), caller_of(request)
-    caller.check("observe")
-    deferred = await service.deferred()
+    deferred, caller = await deferred_of(request)
     rows = await deferred.database.read(lambda connection: batches.newest_files(connection, caller.name, LISTED))
     return answered(FileList(files=tuple(StoredFile(file=row.id, name=row.name, bytes=row.bytes, made_at=at(row.made_at)) for row in rows)))
 
@@ -70,7 +67,7 @@ async def read_file(request: Request, file: FileName) -> Response:
 async def delete_file(request: Request, file: FileName) -> Response:
     """Unless a batch that has not ended, or a schedule, still reads it."""
     _, path = await _found(request, file)
-    deferred = await service_of(request).deferred()
+    deferred, _ = await deferred_of(request)
     if await deferred.database.read(lambda connection: batches.uses_of(connection, file)):
         raise RunConflict(f"{file} is still read by a batch or a schedule", hint="cancel it, or wait until it has ended", received=file)
     await deferred.database.write(lambda connection: batches.drop_file(connection, file))
@@ -79,9 +76,7 @@ async def delete_file(request: Request, file: FileName) -> Response:
 
 
 async def _found(request: Request, file: str) -> tuple[Any, FilePath]:
-    service, caller = service_of(request), caller_of(request)
-    caller.check("observe")
-    deferred = await service.deferred()
+    deferred, caller = await deferred_of(request)
     row = await deferred.database.read(lambda connection: batches.find_file(connection, caller.name, file))
     if row is None:
         raise NotFound(f"no file {file!r}", hint="GET /v1/files lists them", received=file)

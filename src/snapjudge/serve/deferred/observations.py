@@ -10,7 +10,7 @@ from snapjudge.core.later import Observation, ObservationList, ObservationReques
 from snapjudge.errors import EngineBusy, NotFound
 from snapjudge.live.later import asked_json
 from snapjudge.serve.bodies import answered, read_body, takes
-from snapjudge.serve.service import caller_of, service_of
+from snapjudge.serve.service import caller_of, deferred_of, service_of
 from snapjudge.store.records import observations
 from snapjudge.store.records.observations import New
 
@@ -46,9 +46,7 @@ async def list_observations(
     source: Annotated[str, Query(max_length=256)] = "",
 ) -> Response:
     """In the order in which it was: whoever goes on from `next` misses nothing and reads nothing twice."""
-    service, caller = service_of(request), caller_of(request)
-    caller.check("observe")
-    deferred = await service.deferred()
+    deferred, caller = await deferred_of(request)
     rows = await deferred.database.read(lambda connection: observations.since(connection, caller.name, after, limit, source))
     return answered(ObservationList(observations=tuple(_of(row) for row in rows), next=rows[-1].seq if rows else after))
 
@@ -56,9 +54,7 @@ async def list_observations(
 @router.get("/v1/observations/{observation}", response_model=Observation, summary="One observation")
 async def show_observation(request: Request, observation: Annotated[str, Path(max_length=80)]) -> Response:
     """Whether it waits, or what was answered."""
-    service, caller = service_of(request), caller_of(request)
-    caller.check("observe")
-    deferred = await service.deferred()
+    deferred, caller = await deferred_of(request)
     found = await deferred.database.read(lambda connection: observations.find(connection, caller.name, observation))
     if found is None:
         raise NotFound(f"no observation {observation!r}", hint="it is another key's, was forgotten, or never was", received=observation)

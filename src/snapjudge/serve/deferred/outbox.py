@@ -1,11 +1,10 @@
 """Calls of webhooks that outlive the server: made at least once, signed, tried again for about a day."""
 
 import asyncio
-import contextlib
 import logging
 import time
 
-from snapjudge.errors import StorageFailed
+from snapjudge.live.rounds import Rounds
 from snapjudge.serve.webhooks import Webhooks
 from snapjudge.store.records import calls
 from snapjudge.store.records.database import Database
@@ -15,31 +14,24 @@ LOOK_EVERY = 2.0
 
 
 class Outbox:
-    """One server's. For one event loop."""
+    """One server's. For one event loop.
+
+    Attributes:
+        wake: says that there is somebody to be told.
+        run: calls until cancelled.
+    """
 
     def __init__(self, database: Database, webhooks: Webhooks) -> None:
         self._database, self._webhooks = database, webhooks
-        self._news = asyncio.Event()
+        self._rounds = Rounds("calls of webhooks", self._some, LOOK_EVERY)
+        self.wake, self.run = self._rounds.wake, self._rounds.run
 
-    def wake(self) -> None:
-        """Say that there is somebody to be told."""
-        self._news.set()
-
-    async def run(self) -> None:
-        """Call until cancelled."""
-        while True:
-            self._news.clear()
-            try:
-                now = time.time()
-                due = await self._database.read(lambda connection, now=now: calls.due(connection, now))  # type: ignore[misc]
-                await asyncio.gather(*(self._call(row.id, row.url, row.body, row.secret_env) for row in due))
-                if due:
-                    continue
-            except StorageFailed as error:
-                _log.error("calls cannot be read: %s", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self._news.wait()
+    async def _some(self) -> bool:
+        """Make the calls whose time has come; whether there were any."""
+        now = time.time()
+        due = await self._database.read(lambda connection: calls.due(connection, now))
+        await asyncio.gather(*(self._call(row.id, row.url, row.body, row.secret_env) for row in due))
+        return bool(due)
 
     async def _call(self, number: str, url: str, body: dict[str, object], secret_env: str) -> None:
         outcome = await self._webhooks.once(url, body, secret_env=secret_env)

@@ -6,7 +6,7 @@ from typing import Any
 
 from snapjudge.core.api import GuardResponse
 from snapjudge.core.policy import Policy, Stage
-from snapjudge.core.policy_terms import STRENGTH
+from snapjudge.core.policy_terms import STOPPING, STRENGTH
 from snapjudge.core.tool_call import arguments_of, call_text
 from snapjudge.guard.guarding import Guarded, guard
 from snapjudge.guard.routing import Elsewhere
@@ -14,7 +14,6 @@ from snapjudge.guard.streaming import StreamGuard
 from snapjudge.live.judges import LiveJudges
 from snapjudge.serve.wires.material import of_messages, text_of_parts
 
-STOPPING = ("block", "escalate")
 SPOKEN = ("content", "refusal", "reasoning_content", "reasoning")  # of a message: what the reader sees, and is judged; what is not known is not given on
 BLOCKED = "This was blocked by a policy."
 
